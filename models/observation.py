@@ -79,7 +79,7 @@ class Forecast:
         return self.quantile[..., MEDIAN]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class StateTensor:
     """One tensor of a state: what a store, a split adjustment or a reader of the file must know of it.
 

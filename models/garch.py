@@ -1,0 +1,127 @@
+"""GJR-GARCH(1,1) with Student t innovations: the honest opponent on assets.
+
+    r_t = μ + e_t      σ²_{t+1} = ω + (α + γ·1[e_t < 0]) e_t² + β σ²_t      e_t / σ_t ~ standardised t_ν
+
+Glosten, Jagannathan, Runkle (1993), J. Finance 48(5); fitted by maximum likelihood with the `arch` package.
+The variance of the move to step s, Σ_{k≤s} E σ²_{t+k}, is affine in σ²_{t+1}: with persistence
+φ = α + γ/2 + β and long-run variance σ̄² = ω/(1-φ) it is s·σ̄² + (1-φ^s)/(1-φ)·(σ²_{t+1} - σ̄²).
+
+Legend: B batch, M prices of one moment, S horizon steps, R rows of parameters (0 pooled), Q levels.
+
+Comes in: moves of each series on the train split. Goes out: a core. Knows arch, imported when fitting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.core import Distribution, Tick, scan, student, student_quantiles
+from models.errors import FitError
+from models.observation import State, StateTensor
+from models.operations import namespace
+
+COLUMNS = ("mu", "omega", "alpha", "gamma", "beta", "nu")
+SHORTEST = 250
+LONGEST_PERSISTENCE = 0.9999
+
+
+class Garch(nn.Module):
+    """The GARCH core: the variance of the next move is its state.
+
+    Parameters
+    ----------
+    parameters : float64 [R, 6]
+        Columns mu, omega, alpha, gamma, beta, nu, one row a series, row 0 pooled; moves are not in percent.
+    horizon : int
+        S.
+    """
+
+    kind = "garch"
+    past = future = 0
+    block = 1
+
+    def __init__(self, parameters: Tensor, horizon: int) -> None:
+        super().__init__()
+        self.horizon = horizon
+        self.register_buffer("parameters_by_row", parameters.double())
+        mu, omega, alpha, gamma, beta, nu = (parameters[:, k : k + 1].double() for k in range(6))
+        steps = torch.arange(1, horizon + 1).double()
+        persistence = (alpha + gamma / 2 + beta).clamp(max=LONGEST_PERSISTENCE)
+        long_run = omega / (1 - persistence)
+        reach = (1 - persistence**steps) / (1 - persistence)
+        to_scale = (nu - 2) / nu
+        tables = {
+            "mean": mu,
+            "omega": omega,
+            "alpha": alpha,
+            "alpha_down": alpha + gamma,
+            "beta": beta,
+            "long_run": long_run,
+            "loc": (mu * steps)[..., None],
+            "variance_base": (to_scale * long_run * (steps - reach))[..., None],
+            "variance_slope": (to_scale * reach)[..., None],
+            "df": nu[:, 0],
+            "standard": torch.tensor(student_quantiles(nu[:, 0].numpy())),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.float())
+
+    def state_tensors(self) -> tuple[StateTensor, ...]:
+        """List what is carried: the variance of the next move; NaN stands for the long-run variance."""
+        return (StateTensor("variance", (1,), "float32", float("nan"), "return^2", "variance of the next move"),)
+
+    def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
+        """Take in one tick; the distribution is of the moves after it."""
+        xp = namespace(tick.change)
+
+        def row(table: Tensor) -> Tensor:
+            return xp.take(xp.constant(table), tick.series)
+
+        before = xp.where(xp.isnan(state["variance"]), row(self.long_run), state["variance"])
+        shock = tick.change - row(self.mean)
+        impact = xp.where(shock < 0.0, row(self.alpha_down), row(self.alpha))
+        after = row(self.omega) + impact * (shock * shock) + row(self.beta) * before
+        variance = xp.where(tick.held, before, after)
+        base, slope = row(self.variance_base), row(self.variance_slope)
+        scale = xp.sqrt(base + slope * xp.reshape(variance, (-1, 1, 1)))
+        kept = xp.where(tick.held, state["variance"], after)
+        shape = (self.horizon, 1)
+        return student(row(self.loc), scale, row(self.standard), row(self.df), shape), {"variance": kept}
+
+    def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
+        """Take in many ticks [B, T, ...]."""
+        return scan(self, ticks, state)
+
+
+def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:
+    """Fit one GJR-GARCH(1,1)-t a series on its moves on the *train split*; row 0 takes the medians.
+
+    Raises
+    ------
+    FitError
+        A series is shorter than 250 moves, does not vary, or the optimiser does not converge.
+    """
+    rows = np.array([_fit_one(r, row) for row, r in enumerate(moves, 1)])
+    return Garch(torch.from_numpy(np.vstack([np.median(rows, axis=0), rows])), horizon)
+
+
+def _fit_one(r: NDArray[np.float64], row: int) -> list[float]:
+    from arch import arch_model
+
+    if len(r) < SHORTEST or np.ptp(r) == 0:
+        raise FitError(
+            f"GARCH: series row {row} has {len(r)} moves that span {np.ptp(r) if len(r) else 0:g}; expected at least "
+            f"{SHORTEST} that vary. Leave the series out, or leave garch out of the models"
+        )
+    unit = float(np.std(r))
+    model = arch_model(r / unit, mean="Constant", vol="GARCH", p=1, o=1, q=1, dist="t", rescale=False)
+    result = model.fit(disp="off", show_warning=False)
+    if result.convergence_flag:
+        raise FitError(f"GARCH: series row {row}: the optimiser stopped with flag {result.convergence_flag}")
+    mu, omega, alpha, gamma, beta, nu = (float(x) for x in result.params)
+    return [mu * unit, omega * unit**2, alpha, gamma, beta, nu]

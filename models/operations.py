@@ -1,0 +1,131 @@
+"""The small vocabulary in which every step is written once, here for torch tensors.
+
+A step asks `namespace(x)` for its operations, in the manner of the Python array API standard: for tensors it
+gets this module's `TorchOperations`; while a step is being traced into a file it gets the graph itself, whose
+methods have the same names and emit exactly one ONNX node each. So the file that is served *is* the step that
+was trained and tested, and adding an operation here means adding it in `graph.py`.
+
+Comes in: tensors. Goes out: tensors. Imported by the forecasters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class TorchOperations:
+    """Eager operations on torch tensors. Axes count from 0, the batch axis."""
+
+    @staticmethod
+    def constant(x: Tensor) -> Tensor:
+        """Bring a parameter of the model into the computation."""
+        return x
+
+    @staticmethod
+    def cast(x: Tensor, like: Tensor) -> Tensor:
+        """Convert to the number type of `like`."""
+        return x.to(like.dtype)
+
+    @staticmethod
+    def where(condition: Tensor, a: Any, b: Any) -> Tensor:
+        """Choose `a` where the condition holds, else `b`; one of the two may be a number."""
+        return torch.where(condition, a, b)
+
+    @staticmethod
+    def isnan(x: Tensor) -> Tensor:
+        """Tell which elements are NaN."""
+        return torch.isnan(x)
+
+    log = staticmethod(torch.log)
+    exp = staticmethod(torch.exp)
+    sqrt = staticmethod(torch.sqrt)
+    abs = staticmethod(torch.abs)
+    softplus = staticmethod(torch.nn.functional.softplus)
+
+    @staticmethod
+    def maximum(x: Tensor, *others: Any) -> Tensor:
+        """Take the greatest, element by element; others may be numbers."""
+        for other in others:
+            x = torch.maximum(x, torch.as_tensor(other, dtype=x.dtype))
+        return x
+
+    @staticmethod
+    def minimum(x: Tensor, other: Tensor) -> Tensor:
+        """Take the smaller, element by element."""
+        return torch.minimum(x, other)
+
+    @staticmethod
+    def sign(x: Tensor) -> Tensor:
+        """Give -1, 0 or 1."""
+        return torch.sign(x)
+
+    @staticmethod
+    def any(x: Tensor, axis: int) -> Tensor:
+        """Tell whether any element along an axis holds; the axis stays, with length 1."""
+        return x.any(axis, keepdim=True)
+
+    @staticmethod
+    def sum(x: Tensor, axis: int) -> Tensor:
+        """Add up along an axis, which goes."""
+        return x.sum(axis)
+
+    @staticmethod
+    def concat(xs: Sequence[Tensor], axis: int) -> Tensor:
+        """Join along an axis."""
+        return torch.cat(list(xs), axis)
+
+    @staticmethod
+    def split(x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]:
+        """Cut into pieces of the given sizes along an axis."""
+        return torch.split(x, list(sizes), axis)
+
+    @staticmethod
+    def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
+        """Give another shape; -1 stands for the batch axis."""
+        return x.reshape(tuple(shape))
+
+    @staticmethod
+    def take(table: Tensor, rows: Tensor) -> Tensor:
+        """Gather rows of a table: [R, ...] and [B] give [B, ...]."""
+        return table[rows]
+
+    @staticmethod
+    def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Apply x Wᵀ + b: [B, I], [O, I], [O] give [B, O]."""
+        return torch.nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def recurrent(cell: str, x: Tensor, state: list[list[Tensor]], weights: list[list[Tensor]]) -> list[list[Tensor]]:
+        """Advance a stack of recurrent layers by one step.
+
+        Parameters
+        ----------
+        cell : {"rnn", "lstm", "gru"}
+        x : float32 [B, F]
+        state : per layer [h] or, for lstm, [h, c], each float32 [B, H]
+        weights : per layer [w_ih [G*H, F], w_hh [G*H, H], b_ih [G*H], b_hh [G*H]] in torch's gate order
+
+        Returns
+        -------
+        The next state, shaped as `state`; the last layer's h is the output.
+        """
+        following = []
+        for layer_state, layer in zip(state, weights, strict=True):
+            if cell == "lstm":
+                layer_next = list(torch.lstm_cell(x, layer_state, *layer))
+            elif cell == "gru":
+                layer_next = [torch.gru_cell(x, layer_state[0], *layer)]
+            else:
+                layer_next = [torch.rnn_tanh_cell(x, layer_state[0], *layer)]
+            following.append(layer_next)
+            x = layer_next[0]
+        return following
+
+
+def namespace(x: Any) -> Any:
+    """Return the operations for `x`: torch's for a tensor, the graph being traced for a symbol."""
+    return TorchOperations if isinstance(x, Tensor) else x.graph

@@ -1,0 +1,95 @@
+"""The causal running scale: how large moves are just now, on several memories, carried in the state.
+
+For memory n, with k the number of moves seen so far (k0 = 1 pseudo-move from the prior):
+
+    k ← min(k + 1, n)        v ← v + (r² − v) / k        v̂ = max(v, φ·v_long, ε)        z = r / √v̂
+
+a mean over the first n moves that turns into an exponential average of that length (RiskMetrics 1996, with a
+start that forgets its prior). The scale at t includes the move at t, so |z| ≤ √n whatever comes: outliers
+saturate by themselves. The floor φ·v_long is causal and keeps a series that stands still from a zero scale;
+ε = 1e-12 of the unit² is for one that never moved.
+
+Legend: B batch, M prices of one moment, W memories; the axis W*M is memory-major.
+
+Comes in: transformed moves. Goes out: standardised moves and log variances. Imported by the recurrent core.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.observation import Array, State, StateTensor
+from models.operations import namespace
+
+FLOOR = 1e-2
+EPSILON = 1e-12
+
+
+class RunningScale(nn.Module):
+    """Exponential averages of the squared move with memories in steps, the shortest first.
+
+    Parameters
+    ----------
+    memories : tuple of int
+        Number of moves each average remembers, increasing; the last gives the floor.
+    unit : float
+        Typical absolute move on the transformed scale (fitted on the train split); all inside is in this unit.
+    block : int
+        Prices of one moment (M).
+    """
+
+    def __init__(self, memories: tuple[int, ...], unit: float, block: int) -> None:
+        super().__init__()
+        self.block, self.width = block, len(memories) * block
+        self.register_buffer("per_unit", torch.tensor([1.0 / unit]))
+        self.register_buffer("limit", torch.tensor(memories, dtype=torch.float32).repeat_interleave(block))
+        floor = torch.zeros(self.width, self.width)
+        for column in range(self.width - block):
+            floor[self.width - block + column % block, column] = FLOOR
+        self.register_buffer("floor", floor)
+
+    def state_tensors(self) -> tuple[StateTensor, ...]:
+        """List what is carried: the averages and how many moves are in them."""
+        shape = (self.width,)
+        return (
+            StateTensor("variance", shape, "float32", 1.0, "return^2", "running mean square move, in squared units"),
+            StateTensor("count", shape, "float32", 1.0, "count", "moves in each average, up to its memory"),
+        )
+
+    def step(self, change: Array, held: Array, state: State) -> tuple[Array, Array, Array, State]:
+        """Take in a move.
+
+        Parameters
+        ----------
+        change : float32 [B, M]
+            Move on the transformed scale, 0 where held.
+        held : bool [B, M]
+            True where nothing new arrived: the state stays bit for bit.
+        state : State
+            `variance` and `count`, float32 [B, W*M].
+
+        Returns
+        -------
+        standardised, log_variance, scale : float32 [B, W*M]
+            The scale is in units.
+        state : State
+        """
+        xp = namespace(change)
+        move = self.spread(change * xp.constant(self.per_unit))
+        moved = self.spread(xp.where(held, 0.0, xp.constant(self.one)))
+        count = xp.minimum(state["count"] + moved, xp.constant(self.limit))
+        variance = state["variance"]
+        variance = variance + moved / count * (move * move - variance)
+        safe = xp.maximum(variance, variance @ xp.constant(self.floor), EPSILON)
+        scale = xp.sqrt(safe)
+        return move / scale, xp.log(safe), scale, {"variance": variance, "count": count}
+
+    @property
+    def one(self) -> Tensor:
+        """The number 1 in the number type of the model."""
+        return torch.ones((), dtype=self.limit.dtype, device=self.limit.device)
+
+    def spread(self, x: Array) -> Array:
+        """Repeat [B, M] for every memory, to [B, W*M]; for M = 1 broadcasting does it."""
+        return x if self.block == 1 else namespace(x).concat([x] * (self.width // self.block), 1)
