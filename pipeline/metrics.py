@@ -1,0 +1,339 @@
+"""Scores of forecasts against their outcomes: row by row, then as means under one set of names.
+
+Legend: n rows, Q quantile levels. Losses are negatively oriented: smaller is better.
+
+NaN policy, the same everywhere: a loss that is undefined for a row (a quantile that is not known, no
+density) is NaN, and a mean over rows of which one is NaN is NaN. Nothing is skipped, so that no model
+gains by not answering; to leave rows out, take them out of every model with `Forecasts.where`.
+
+Comes in: `Forecasts`, and one scale a series fitted on the train split. Goes out: arrays [n] and flat
+mappings of metric names to numbers. Knows numpy and scipy; imported by compare, figures and tracking.
+
+References
+----------
+Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation, JASA 102, 359-378,
+doi:10.1198/016214506000001437. Jordan, Krüger & Lerch (2019), Evaluating probabilistic forecasts with
+scoringRules, Journal of Statistical Software 90(12), doi:10.18637/jss.v090.i12. Hyndman & Koehler (2006),
+Another look at measures of forecast accuracy, International Journal of Forecasting 22, 679-688,
+doi:10.1016/j.ijforecast.2006.03.001.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special, stats
+
+from models.errors import ComparisonError, DataError
+from models.observation import LEVELS, MEDIAN
+from pipeline.forecasts import Forecasts
+
+Vector = NDArray[np.float64]
+Scores = dict[str, float]
+
+POOLED = "pooled"
+"""Where a name of a series is expected: all series together."""
+
+INTERVALS: dict[int, tuple[int, int]] = {
+    percent: (LEVELS.index(lower), LEVELS.index(upper))
+    for percent, lower, upper in (
+        (50, 0.25, 0.75),
+        (80, 0.1, 0.9),
+        (90, 0.05, 0.95),
+        (95, 0.025, 0.975),
+        (98, 0.01, 0.99),
+    )
+}
+"""Central prediction intervals, in percent, as positions in `LEVELS`."""
+
+
+# ----------------------------------------------------------------------------- the point forecast, in prices
+
+
+def absolute_error(forecasts: Forecasts) -> Vector:
+    """Take |actual - median|, [n], in price units."""
+    return np.abs(forecasts.actual - forecasts.quantile[:, MEDIAN])
+
+
+def squared_error(forecasts: Forecasts) -> Vector:
+    """Take (actual - median)², [n], in squared price units."""
+    return (forecasts.actual - forecasts.quantile[:, MEDIAN]) ** 2
+
+
+def naive_scale(prices: ArrayLike) -> float:
+    """Fit the mean absolute one-step change of `prices` [T], the denominator of the MASE.
+
+    Give it the train split of one series, never the test split. Prices that are not finite (gaps) are
+    taken out first.
+
+    Raises
+    ------
+    DataError
+        There are fewer than two finite prices, or they never change: errors have no unit then.
+    """
+    known = np.asarray(prices, dtype=np.float64)
+    known = known[np.isfinite(known)]
+    scale = float(np.mean(np.abs(np.diff(known)))) if len(known) > 1 else 0.0
+    if scale == 0.0:
+        raise DataError(
+            f"a naive scale needs prices that change on the train split; came {len(known)} finite prices "
+            "without a change. Drop the series, or give it a longer train split"
+        )
+    return scale
+
+
+def scaled_error(forecasts: Forecasts, naive_scale: Mapping[str, float]) -> Vector:
+    """Take the absolute error over the naive scale of its series, [n], without unit. Its mean is the MASE.
+
+    Parameters
+    ----------
+    naive_scale : mapping of series name to float
+        `naive_scale` of the prices of the *train* split, in price units.
+
+    Raises
+    ------
+    ComparisonError
+        A series of the rows has no scale, or one that is not positive and finite.
+    """
+    return absolute_error(forecasts) / _scale_of_rows(forecasts, naive_scale)
+
+
+def _scale_of_rows(forecasts: Forecasts, naive_scale: Mapping[str, float]) -> Vector:
+    scale = np.array([naive_scale.get(name, np.nan) for name in forecasts.names])
+    rows = scale[forecasts.series]
+    if not np.all((rows > 0) & np.isfinite(rows)):
+        bad = [forecasts.names[i] for i in np.unique(forecasts.series) if not 0 < scale[i] < np.inf]
+        came = ", ".join(f"{name}: {naive_scale.get(name)}" for name in bad[:5])
+        raise ComparisonError(
+            f"every series needs a positive naive scale from its train split; {len(bad)} have none ({came})"
+        )
+    return rows
+
+
+# -------------------------------------------------------------------------------------- quantiles, in prices
+
+
+def pinball(actual: Vector, quantile: Vector, levels: Sequence[float] = LEVELS) -> Vector:
+    """Take the quantile loss max(τ e, (τ - 1) e), e = actual - quantile.
+
+    Parameters
+    ----------
+    actual : [n]
+    quantile : [n, Q]
+    levels : Q levels τ in (0, 1)
+
+    Returns
+    -------
+    [n, Q]
+        In the unit of `actual`.
+    """
+    error = actual[:, None] - quantile
+    tau = np.asarray(levels)
+    return np.maximum(tau * error, (tau - 1) * error)
+
+
+def covered(forecasts: Forecasts, percent: int) -> Vector:
+    """Say for each row, [n], whether the central interval holds the actual: 1 or 0; NaN without interval."""
+    lower, upper = (forecasts.quantile[:, i] for i in INTERVALS[percent])
+    inside = (lower <= forecasts.actual) & (forecasts.actual <= upper)
+    return np.where(np.isnan(lower + upper), np.nan, inside)
+
+
+def width(forecasts: Forecasts, percent: int) -> Vector:
+    """Take the width of the central interval, [n], in price units."""
+    lower, upper = INTERVALS[percent]
+    return forecasts.quantile[:, upper] - forecasts.quantile[:, lower]
+
+
+# ---------------------------------------------------------------- the distribution, on the transformed scale
+
+
+def crps(forecasts: Forecasts) -> Vector:
+    r"""Take the continuous ranked probability score, [n], on the transformed scale.
+
+    With z = (outcome - loc) / scale, F and f the standard distribution and density, and B the beta function:
+
+    - df = inf: scale · [z (2Φ(z) - 1) + 2φ(z) - 1/√π]
+    - df > 1: scale · [z (2F(z) - 1) + 2f(z) (df + z²)/(df - 1) - 2√df/(df - 1) · B(½, df - ½)/B(½, df/2)²]
+    - df ≤ 1, or a scale that is not positive: NaN.
+    - df NaN, quantiles only: `quantile_crps` of log(quantile / origin). NaN where a quantile is not positive
+      or the outcome is not the log return: price quantiles cannot be brought to another scale from here.
+      Eleven levels are a coarse grid: read small differences to a closed form with care.
+    """
+    score = forecasts.scale * _by_family(forecasts, _normal_crps, _student_crps, df_above=1.0)
+    rows = np.isnan(forecasts.df)
+    if rows.any():
+        score[rows] = _log_quantile_crps(forecasts.where(rows))
+    return score
+
+
+def quantile_crps(outcome: Vector, quantile: Vector, levels: Sequence[float] = LEVELS) -> Vector:
+    """Approximate the CRPS, 2 ∫ pinball(τ) dτ, from quantiles [n, Q] at `levels`; [n].
+
+    Each level stands for the stretch of (0, 1) that is nearest to it: levels are denser in the tails, so that
+    a plain mean would give the tails too much weight and come out too small.
+    """
+    tau = np.asarray(levels)
+    weight = np.diff(np.concatenate([[0.0], (tau[1:] + tau[:-1]) / 2, [1.0]]))
+    return 2 * pinball(outcome, quantile, levels) @ weight
+
+
+def log_score(forecasts: Forecasts) -> Vector:
+    """Take the negative log density of the outcome on the transformed scale, [n], in nats."""
+    scale = np.where(forecasts.scale > 0, forecasts.scale, np.nan)
+    return np.log(scale) + _by_family(forecasts, _normal_log_score, _student_log_score, df_above=0.0)
+
+
+def pit(forecasts: Forecasts) -> Vector:
+    """Take the probability integral transform F(outcome), [n], in [0, 1]; NaN without density.
+
+    It judges the density (loc, scale, df). The price quantiles may have been moved since, by a conformal
+    offset: `covered` judges those.
+    """
+    return _by_family(forecasts, special.ndtr, special.stdtr, df_above=0.0)
+
+
+def pit_uniformity(values: Vector) -> tuple[float, float]:
+    """Test PIT values [n] for uniformity by Kolmogorov and Smirnov: (distance, p-value).
+
+    The distance is the largest gap between the empirical distribution and the uniform, 0 to 1: read it first.
+    The p-value takes the values as independent; those of one origin at several steps, or of series that move
+    together, are not, and it is then too small. With many rows it rejects for gaps that cost nothing.
+    NaN, NaN where a value is NaN or there is none.
+    """
+    if len(values) == 0 or np.isnan(values).any():
+        return float("nan"), float("nan")
+    result = stats.kstest(values, "uniform")
+    return float(result.statistic), float(result.pvalue)
+
+
+def _by_family(
+    forecasts: Forecasts,
+    normal: Callable[[Vector], Vector],
+    student: Callable[[Vector, Vector], Vector],
+    df_above: float,
+) -> Vector:
+    """Apply the formula of each row's family to z = (outcome - loc) / scale; NaN where there is none."""
+    df, value = forecasts.df, np.full(len(forecasts), np.nan)
+    z = (forecasts.outcome - forecasts.loc) / np.where(forecasts.scale > 0, forecasts.scale, np.nan)
+    gaussian, heavy = np.isposinf(df), (df > df_above) & np.isfinite(df)
+    value[gaussian] = normal(z[gaussian])
+    value[heavy] = student(df[heavy], z[heavy])
+    return value
+
+
+def _normal_crps(z: Vector) -> Vector:
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    return z * (2 * special.ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi)
+
+
+def _student_crps(df: Vector, z: Vector) -> Vector:
+    spread = np.exp(special.betaln(0.5, df - 0.5) - 2 * special.betaln(0.5, df / 2))
+    density = np.exp(-_student_log_score(df, z))
+    centred = z * (2 * special.stdtr(df, z) - 1)
+    return centred + 2 * (density * (df + z**2) - np.sqrt(df) * spread) / (df - 1)
+
+
+def _normal_log_score(z: Vector) -> Vector:
+    return (z**2 + np.log(2 * np.pi)) / 2
+
+
+def _student_log_score(df: Vector, z: Vector) -> Vector:
+    return special.betaln(0.5, df / 2) + np.log(df) / 2 + (df + 1) / 2 * np.log1p(z**2 / df)
+
+
+def _log_quantile_crps(forecasts: Forecasts) -> Vector:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        quantile = np.log(forecasts.quantile / forecasts.origin[:, None])
+        log_return = np.log(forecasts.actual / forecasts.origin)
+    known = np.isclose(forecasts.outcome, log_return, rtol=1e-3, atol=1e-6) & np.isfinite(quantile).all(axis=1)
+    score = np.full(len(forecasts), np.nan)
+    score[known] = quantile_crps(forecasts.outcome[known], quantile[known])
+    return score
+
+
+# ----------------------------------------------------------------------------------------------------- means
+
+
+def by_origin(forecasts: Forecasts, loss: Vector) -> tuple[NDArray[np.int64], Vector]:
+    """Average a row loss [n] over the series and steps of each origin time: (times, means), in time order."""
+    times, group, count = np.unique(forecasts.origin_time, return_inverse=True, return_counts=True)
+    return times, np.bincount(group, weights=loss) / count
+
+
+def scores(forecasts: Forecasts, naive_scale: Mapping[str, float]) -> Scores:
+    """Score all rows together, under names that serve as metric keys.
+
+    Parameters
+    ----------
+    naive_scale : mapping of series name to float
+        Mean absolute one-step change of the *train* split, in price units (`naive_scale`).
+
+    Returns
+    -------
+    dict
+        - `mae`, `rmse` in price units: over several series the dear ones weigh most, read `mase` there
+        - `mase`, mean scaled error, and `rmae`, the same over that of the naive forecast, which is the price
+          at the origin (NaN where that never errs)
+        - `wql`, mean weighted quantile loss: mean over levels of 2 Σ pinball / Σ |actual|
+        - `crps`, `log_score` on the transformed scale; `pit_distance` of `pit_uniformity`
+        - `coverage_P`, 0 to 1, and `width_P`, in price units, of the central interval of P percent
+
+    Raises
+    ------
+    ComparisonError
+        There are no rows, or a series has no naive scale.
+    """
+    if len(forecasts) == 0:
+        raise ComparisonError(f"scores need at least one row; {forecasts.model} has none")
+    unit = _scale_of_rows(forecasts, naive_scale)
+    scaled = absolute_error(forecasts) / unit
+    naive = np.mean(np.abs(forecasts.actual - forecasts.origin) / unit)
+    losses = pinball(forecasts.actual, forecasts.quantile)
+    size = np.mean(np.abs(forecasts.actual))
+    result = {
+        "mae": np.mean(absolute_error(forecasts)),
+        "rmse": np.sqrt(np.mean(squared_error(forecasts))),
+        "mase": np.mean(scaled),
+        "rmae": np.mean(scaled) / naive if naive > 0 else np.nan,
+        "wql": 2 * np.mean(losses) / size if size > 0 else np.nan,
+        "crps": np.mean(crps(forecasts)),
+        "log_score": np.mean(log_score(forecasts)),
+        "pit_distance": pit_uniformity(pit(forecasts))[0],
+    }
+    for percent in INTERVALS:
+        result[f"coverage_{percent}"] = np.mean(covered(forecasts, percent))
+        result[f"width_{percent}"] = np.mean(width(forecasts, percent))
+    return {name: float(value) for name, value in result.items()}
+
+
+def score_table(forecasts: Sequence[Forecasts], naive_scale: Mapping[str, float]) -> dict[str, dict[str, Scores]]:
+    """Score every model on every series and on all of them: table[model][series or "pooled"].
+
+    Raises
+    ------
+    ComparisonError
+        Two models have one name, or what `scores` refuses.
+    """
+    return {
+        model: {name: scores(part, naive_scale) for name, part in parts(f).items()}
+        for model, f in by_model(forecasts).items()
+    }
+
+
+def by_model(forecasts: Sequence[Forecasts]) -> dict[str, Forecasts]:
+    """Key forecasts by the name of their model; refuse (ComparisonError) two of one name."""
+    models = {f.model: f for f in forecasts}
+    if len(models) < len(forecasts):
+        names = [f.model for f in forecasts]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ComparisonError(f"every model needs its own name; came twice or more: {', '.join(twice)}")
+    return models
+
+
+def parts(forecasts: Forecasts) -> dict[str, Forecasts]:
+    """Split rows by series name, in the order of the rows, and add all of them as "pooled"."""
+    present = [forecasts.names[i] for i in np.unique(forecasts.series)]
+    return {name: forecasts.of(name) for name in present} | {POOLED: forecasts}
