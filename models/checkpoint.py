@@ -1,0 +1,102 @@
+"""Save and load forecasters and fits in progress: tensors as safetensors, the rest as JSON. Never a pickle.
+
+Comes in: a forecaster, or named tensors. Goes out: one file, written whole or not at all. Imported by training,
+tracking of runs, and the commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.autoregressive import Autoregressive
+from models.errors import ModelError, unknown
+from models.forecaster import Forecaster
+from models.garch import Garch
+from models.recurrent import Recurrent, RecurrentConfig
+from models.transforms import AsinhDifference, LogReturn, Transform
+
+FORMAT = 1
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write tensors and JSON-able facts into one safetensors file; a crash leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    # one storage each: a tensor may be a view of another
+    apart = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    save_file(apart, beside, metadata={"statecast": json.dumps(facts)})
+    os.replace(beside, path)
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, damaged or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  not a mapping
+            facts = json.loads((file.metadata() or {})["statecast"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ModelError(f"{path}: expected a safetensors file written by statecast, got {error!r}") from error
+    return tensors, facts
+
+
+def save(forecaster: Forecaster, path: Path) -> None:
+    """Write a fitted forecaster into one file."""
+    facts = {"format": FORMAT, "name": forecaster.name, "transform": forecaster.transform.kind}
+    facts |= {"core": type(forecaster.core).__name__, "settings": _settings(forecaster.core)}
+    save_tensors(path, dict(forecaster.state_dict()), facts)
+
+
+def load(path: Path) -> Forecaster:
+    """Read a fitted forecaster; it gives the same forecasts bit for bit on the same machine."""
+    tensors, facts = load_tensors(path)
+    if facts.get("format") != FORMAT:
+        raise ModelError(f"{path}: expected format {FORMAT}, got {facts.get('format')}. It needs another version")
+    if facts["core"] not in _BUILD:
+        raise ModelError(f"{path}: {unknown('core', facts['core'], _BUILD)}")
+    core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, facts["settings"])
+    forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core)
+    forecaster.load_state_dict(tensors)
+    return forecaster.eval()
+
+
+def _settings(core: Any) -> dict[str, Any]:
+    names = ("kind", "horizon", "block", "past", "future")
+    config = getattr(core, "config", None)
+    return {n: getattr(core, n) for n in names} | ({"config": asdict(config)} if config else {})
+
+
+def _recurrent(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Recurrent:
+    config = dict(settings["config"], memories=tuple(settings["config"]["memories"]))
+    shape = {k: settings[k] for k in ("horizon", "block", "past", "future")}
+    return Recurrent(RecurrentConfig(**config), unit=float(tensors["unit"]), **shape)
+
+
+def _autoregressive(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Autoregressive:
+    return Autoregressive(settings["kind"], *(tensors[k] for k in ("weights", "constant", "scale", "df")))
+
+
+def _garch(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Garch:
+    return Garch(tensors["parameters_by_row"], settings["horizon"])
+
+
+_BUILD: dict[str, Any] = {"Recurrent": _recurrent, "Autoregressive": _autoregressive, "Garch": _garch}
+
+
+def _transform(kind: str, tensors: dict[str, Tensor]) -> Transform:
+    if kind == "log":
+        return LogReturn()
+    return AsinhDifference(tensors["transform.center"], tensors["transform.unit"])

@@ -1,0 +1,90 @@
+"""Fit any model by its name: the list of names is the list of kinds that can be compared and served.
+
+Comes in: a panel and its split. Goes out: fitted forecasters. Knows numpy and torch, none of polars, prefect,
+mlflow; statsmodels and arch only when their kinds are fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from models.autoregressive import AutoregressiveConfig, fit_autoregressive
+from models.errors import ConfigError, unknown
+from models.forecaster import Forecaster
+from models.garch import fit_garch
+from models.naive import fit_drift, fit_last_value
+from models.recurrent import RecurrentConfig
+from models.transforms import Transform
+from pipeline.moves import moves
+from pipeline.training import EpochRecord, Training, TrainingConfig, fit_recurrent
+from pipeline.windows import Panel, Split
+
+MODELS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru")
+"""Every model, the simplest first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """Settings of every kind of model.
+
+    Attributes
+    ----------
+    horizon : int
+        Steps ahead that each model forecasts, 1 to 1000.
+    ar : AutoregressiveConfig
+        The autoregression; `ar` has normal and `ar_t` Student t residuals.
+    network : RecurrentConfig
+        Shape of the recurrent networks; `rnn`, `lstm` and `gru` set the cell.
+    training : TrainingConfig
+        How the networks are trained.
+    """
+
+    horizon: int = 1
+    ar: AutoregressiveConfig = AutoregressiveConfig()
+    network: RecurrentConfig = RecurrentConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.horizon <= 1000:
+            raise ConfigError(f"horizon: expected 1 to 1000 steps, got {self.horizon}")
+
+
+def fit(
+    name: str,
+    panel: Panel,
+    split: Split,
+    transform: Transform,
+    config: FitConfig,
+    *,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] = lambda _: None,
+) -> Forecaster:
+    """Fit the model called `name`.
+
+    Networks are fitted on the train origins, their best epoch chosen on the validation origins; the other kinds
+    have nothing to choose and are fitted on both. Nothing from the test split on is read.
+
+    Raises
+    ------
+    ConfigError
+        The name is not in `MODELS`.
+    FitError
+        The data do not carry the fit.
+    """
+    if name not in MODELS:
+        raise ConfigError(unknown("model", name, MODELS))
+    if name in ("rnn", "lstm", "gru"):
+        network = replace(config.network, cell=name)
+        shape = {"network": network, "config": config.training, "horizon": config.horizon}
+        return fit_recurrent(Training(name, panel, split, transform, checkpoint=checkpoint, **shape), on_epoch)
+    known = moves(panel, transform, split.validation_end_time)
+    fits = {
+        "last_value": lambda: fit_last_value(known, horizon=config.horizon),
+        "drift": lambda: fit_drift(known, horizon=config.horizon),
+        "ar": lambda: fit_autoregressive(known, horizon=config.horizon, config=config.ar),
+        "ar_t": lambda: fit_autoregressive(known, horizon=config.horizon, config=replace(config.ar, residuals="t")),
+        "garch": lambda: fit_garch(known, horizon=config.horizon),
+    }
+    return Forecaster(name, transform, fits[name]()).eval()

@@ -1,0 +1,354 @@
+"""Train the recurrent forecaster as it is served: truncated BPTT over contiguous lanes, the state carried.
+
+Every series is cut into contiguous lanes that run side by side. Chunk after chunk the hidden state is carried
+and detached (Williams & Peng 1990, Neural Computation 2(4)); it is zero only where a series truly begins. A lane
+that continues another starts from the state in which that one ended an epoch ago, so nothing is thrown away and
+nothing is warmed up. Validation goes on from the state at the end of the training span, as a stream would.
+Everything is resident on the device; an epoch has one transfer to the host, its record.
+
+Legend: N series, B lanes, L longest lane, T time, F features, S horizon steps, M prices of one moment,
+K layers, H hidden.
+
+Comes in: a panel and its split. Goes out: epoch records, then a fitted forecaster. Knows numpy and torch, and
+none of polars, prefect, mlflow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.checkpoint import load_tensors, save_tensors
+from models.core import initial_state
+from models.errors import ConfigError, FitError
+from models.forecaster import Forecaster
+from models.observation import Observation
+from models.recurrent import CARRIED, Recurrent, RecurrentConfig
+from models.transforms import Transform
+from pipeline.moves import observations, outcomes, typical_move
+from pipeline.windows import Lanes, Panel, Split, lanes
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How the network is trained.
+
+    Attributes
+    ----------
+    lanes : int
+        Contiguous lanes trained side by side, 1 to 65536; at least one a series.
+    chunk : int
+        Steps of one truncated backpropagation, 1 to 4096.
+    epochs : int
+        Most passes over the training span, 1 to 10000.
+    patience : int
+        Epochs without a better validation loss before training stops.
+    learning_rate : float
+        Peak rate of AdamW; it falls along a half cosine over the epochs.
+    weight_decay : float
+        Decoupled weight decay, 0 or more.
+    clip : float
+        Largest norm of the gradient, above 0.
+    seed : int
+        Seed of the first weights and of dropout.
+    device : {"auto", "cpu", "cuda"}
+        Where training runs; auto takes a GPU where there is one.
+    """
+
+    lanes: int = 48
+    chunk: int = 32
+    epochs: int = 60
+    patience: int = 10
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-3
+    clip: float = 1.0
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("lanes", 1, 65536), ("chunk", 1, 4096), ("epochs", 1, 10000), ("patience", 1, 10000)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
+        if not (self.learning_rate > 0 and self.clip > 0 and self.weight_decay >= 0):
+            raise ConfigError(
+                f"expected learning_rate > 0, clip > 0 and weight_decay >= 0, got {self.learning_rate}, {self.clip}, "
+                f"{self.weight_decay}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """What one epoch gave; losses are means over loss targets, in nats or pinball over the running scale."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    best: bool
+    learning_rate: float
+    gradient_norm: float
+    seconds: float
+    targets: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """Lanes on the device.
+
+    inputs [B, L, F]; ahead [B, L, S*K']; targets [B, L, S, M] in running scales, 0 where there is none;
+    weight [B, L, S, M] 1 where there is a target; steps int64 [B] on the CPU, the length of each lane.
+    """
+
+    inputs: Tensor
+    ahead: Tensor
+    targets: Tensor
+    weight: Tensor
+    steps: Tensor
+
+    def chunk(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+        """Take steps [start, stop); the lengths are None where every lane fills the chunk."""
+        lengths = (self.steps - start).clamp(0, stop - start)
+        full = bool((lengths == stop - start).all())
+        parts = (x[:, start:stop] for x in (self.inputs, self.ahead, self.targets, self.weight))
+        return (*parts, None if full else lengths)
+
+
+class Training:
+    """A fit in progress: iterate over it for the epoch records, then take `forecaster`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the forecaster.
+    panel : Panel
+        Prices of all series; nothing at or after the validation end is read.
+    split : Split
+        Weights are fitted on its *train* origins, the epoch is chosen on its *validation* origins.
+    transform : Transform
+        Fitted on the train split.
+    network : RecurrentConfig
+    config : TrainingConfig
+    horizon : int
+    checkpoint : Path, optional
+        File that holds the fit after every epoch; where it exists already, the fit goes on from it to the same
+        weights as if it had never stopped.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        panel: Panel,
+        split: Split,
+        transform: Transform,
+        *,
+        network: RecurrentConfig,
+        config: TrainingConfig,
+        horizon: int = 1,
+        checkpoint: Path | None = None,
+    ) -> None:
+        self.config, self.checkpoint = config, checkpoint
+        self.device = resolve_device(config.device)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            core = Recurrent(network, unit=typical_move(panel, transform, split.train_end_time), horizon=horizon)
+        self.core = core.to(self.device)
+        self.forecaster = Forecaster(name, transform, core).to(self.device)
+        self.train, self.validation, self.layout = self._prepare(panel, split)
+        self.optimiser = torch.optim.AdamW(core.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.best = {k: v.detach().clone() for k, v in core.state_dict().items()}
+        self.ended = self._zeros(len(self.train.steps))
+        self.epoch, self.best_loss, self.since_best = 0, float("inf"), 0
+        if checkpoint is not None and checkpoint.exists():
+            self._resume(checkpoint)
+
+    def __iter__(self) -> Iterator[EpochRecord]:
+        """Train to the end, one record an epoch; afterwards the forecaster has the best epoch's weights."""
+        while self.epoch < self.config.epochs and self.since_best < self.config.patience:
+            yield self._one_epoch()
+        self.core.load_state_dict(self.best)
+        self.core.head.freeze()
+        self.forecaster.to("cpu").eval()
+
+    def _one_epoch(self) -> EpochRecord:
+        started = time.perf_counter()
+        rate = self._set_rate()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.config.seed * 1_000_003 + self.epoch)
+            self.core.train()
+            train_loss, norm = self._pass_over_lanes()
+        validation_loss = self._validate()
+        train, validation, gradient = torch.stack([train_loss, validation_loss, norm]).tolist()
+        self._check_finite(train, validation)
+        better = validation < self.best_loss
+        if better:
+            self.best_loss, self.since_best = validation, 0
+            self.best = {k: v.detach().clone() for k, v in self.core.state_dict().items()}
+        else:
+            self.since_best += 1
+        self.epoch += 1
+        if self.checkpoint is not None:
+            self._save(self.checkpoint)
+        return EpochRecord(
+            epoch=self.epoch,
+            train_loss=train,
+            validation_loss=validation,
+            best=better,
+            learning_rate=rate,
+            gradient_norm=gradient,
+            seconds=time.perf_counter() - started,
+            targets=int(self.train.steps.sum()),
+        )
+
+    def _set_rate(self) -> float:
+        rate = self.config.learning_rate * 0.5 * (1 + np.cos(np.pi * self.epoch / self.config.epochs))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        return float(rate)
+
+    def _pass_over_lanes(self) -> tuple[Tensor, Tensor]:
+        """Go once over the lanes, chunk by chunk; give the mean loss and the mean gradient norm."""
+        hidden = self._starting_states()
+        loss_sum = weight_sum = norm_sum = torch.zeros((), device=self.device)
+        starts = range(0, self.train.inputs.shape[1], self.config.chunk)
+        for start in starts:
+            total, weight, hidden = self._loss(self.train.chunk(start, start + self.config.chunk), hidden)
+            self.optimiser.zero_grad(set_to_none=True)
+            (total / weight.clamp(min=1)).backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.core.parameters(), self.config.clip)
+            self.optimiser.step()
+            hidden = detached(hidden)
+            loss_sum, weight_sum, norm_sum = loss_sum + total.detach(), weight_sum + weight, norm_sum + norm
+        self.ended = hidden
+        return loss_sum / weight_sum.clamp(min=1), norm_sum / len(starts)
+
+    def _loss(self, chunk: tuple, hidden: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Sum the loss over a chunk, count its targets, and carry the state."""
+        inputs, ahead, target, weight, lengths = chunk
+        top, hidden = self.core.run(inputs, hidden, lengths)
+        top = torch.cat([top, ahead], 2).flatten(0, 1)
+        loss = self.core.head.loss(top, target.flatten(0, 1))
+        return (loss * weight.flatten(0, 1)).sum(), weight.sum(), hidden
+
+    def _starting_states(self) -> tuple[Tensor, ...]:
+        """Give each lane the state in which the lane before it ended, zero where a series truly begins."""
+        before = torch.as_tensor(self.layout.previous, device=self.device, dtype=torch.int64)
+        begins = (before < 0)[None, :, None]
+        return tuple(torch.where(begins, 0.0, x[:, before.clamp(min=0)]) for x in self.ended)
+
+    @torch.no_grad()
+    def _validate(self) -> Tensor:
+        """Mean loss on the validation origins, from the states at the end of the training span."""
+        self.core.eval()
+        last = torch.as_tensor(self.layout.last, device=self.device, dtype=torch.int64)
+        hidden = tuple(x[:, last] for x in self.ended)
+        length = self.validation.inputs.shape[1]
+        total, weight, _ = self._loss(self.validation.chunk(0, length), hidden)
+        return total / weight.clamp(min=1)
+
+    def _check_finite(self, train: float, validation: float) -> None:
+        if not (np.isfinite(train) and np.isfinite(validation)):
+            raise FitError(
+                f"training {self.forecaster.name}: the loss is {train} (validation {validation}) in epoch "
+                f"{self.epoch + 1}; expected a finite number. Lower learning_rate or clip, or check the prices"
+            )
+
+    def _zeros(self, batch: int) -> tuple[Tensor, ...]:
+        shape = (self.core.config.layers, batch, self.core.config.hidden)
+        return tuple(torch.zeros(shape, device=self.device) for _ in CARRIED[self.core.kind])
+
+    def _prepare(self, panel: Panel, split: Split) -> tuple[Lane, Lane, Lanes]:
+        """Compute inputs and targets once for each series, and lay them out in lanes."""
+        seen = panel.before(split.validation_end_time)
+        series = self._series_tensors(seen)
+        moved = ~series.pop("held").numpy()
+        train_rows = moved & (seen.time < split.train_end_time)
+        validation_rows = moved & (seen.time >= split.train_end_time)
+        horizon = self.core.horizon
+        train_origins = split.origins(seen, "train", horizon)
+        validation_origins = split.origins(seen, "validation", horizon)
+        layout = lanes(train_rows.sum(1), self.config.lanes)
+        train = self._lane(series, train_rows, train_origins, layout)
+        one_each = lanes(validation_rows.sum(1), len(panel.names))
+        validation = self._lane(series, validation_rows, validation_origins, one_each)
+        if not float(validation.weight.sum()) or not float(train.weight.sum()):
+            raise FitError(
+                f"training {self.forecaster.name}: expected origins in train and validation, got "
+                f"{int(train.weight.sum())} and {int(validation.weight.sum())}. Give more data or larger splits"
+            )
+        return train, validation, layout
+
+    @torch.no_grad()
+    def _series_tensors(self, panel: Panel) -> dict[str, Tensor]:
+        """Compute inputs, running scales and targets [N, T, ...] of whole series, on the CPU."""
+        forecaster = self.forecaster.to("cpu")
+        o: Observation = observations(panel, horizon=self.core.horizon)
+        state = initial_state(forecaster.state_tensors(), len(panel.names), self.core.df)
+        ticks, _ = forecaster.ticks(o, state["price"])
+        inputs, scale, _ = self.core.features(ticks, {k: state[k] for k in ("variance", "count")})
+        target = torch.from_numpy(outcomes(panel, forecaster.transform, self.core.horizon)).float() / scale[:, :, None]
+        forecaster.to(self.device)
+        return {"inputs": inputs, "ahead": ticks.future.flatten(2), "targets": target, "held": ticks.held.all(-1)}
+
+    def _lane(self, series: dict[str, Tensor], rows: np.ndarray, origins: np.ndarray, layout: Lanes) -> Lane:
+        """Close the gaps of held steps, cut into lanes, and put them on the device."""
+        order = np.argsort(~rows, axis=1, kind="stable")[:, : max(1, rows.sum(1).max())]
+        across = np.arange(len(rows))[:, None]
+        closed = {k: v.numpy()[across, order] for k, v in series.items()}
+        wanted = (np.isfinite(closed["targets"]) & origins[across, order][..., None, None]).astype(np.float32)
+        closed["targets"] = np.where(wanted > 0, closed["targets"], 0.0).astype(np.float32)
+        on_device = {k: torch.from_numpy(layout.gather(v)).to(self.device) for k, v in closed.items()}
+        valid = torch.from_numpy(layout.valid).to(self.device)
+        weight = torch.from_numpy(layout.gather(wanted)).to(self.device) * valid[..., None, None]
+        return Lane(**on_device, weight=weight, steps=torch.from_numpy(layout.stop - layout.start))
+
+    def _save(self, path: Path) -> None:
+        moments = self.optimiser.state_dict()["state"]
+        tensors = {f"model.{k}": v for k, v in self.core.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        tensors |= {f"ended.{k}": x for k, x in enumerate(self.ended)}
+        tensors |= {f"moment.{p}.{k}": v for p, parts in moments.items() for k, v in parts.items()}
+        progress = {"epoch": self.epoch, "best_loss": self.best_loss, "since_best": self.since_best}
+        save_tensors(path, tensors, progress)
+
+    def _resume(self, path: Path) -> None:
+        tensors, progress = load_tensors(path)
+        tensors = {k: v.to(self.device) for k, v in tensors.items()}
+        self.core.load_state_dict(_under(tensors, "model."))
+        self.best = _under(tensors, "best.")
+        self.ended = tuple(tensors[f"ended.{k}"] for k in range(len(self.ended)))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, "moment.").items():
+            parameter, part = key.split(".", 1)
+            state.setdefault(int(parameter), {})[part] = value.cpu() if part == "step" else value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+        self.epoch, self.since_best = int(progress["epoch"]), int(progress["since_best"])
+        self.best_loss = float(progress["best_loss"])
+
+
+def detached(hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Cut the graph behind a state: its values are carried on, its history is not."""
+    return tuple(x.detach() for x in hidden)
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn the setting into a device; `cuda` without a GPU is refused."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device: 'cuda' was asked for, but torch sees no GPU here. Use 'auto' or 'cpu'")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def fit_recurrent(training: Training, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> Forecaster:
+    """Train to the end and return the forecaster with the weights of the best validation epoch."""
+    for record in training:
+        on_epoch(record)
+    return training.forecaster

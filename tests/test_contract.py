@@ -1,0 +1,74 @@
+"""The step contract on every forecaster: models/checks.py run on each kind, fitted or freshly made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from models.autoregressive import AutoregressiveConfig, fit_autoregressive
+from models.checks import CHECKS, Check
+from models.core import Core
+from models.forecaster import Forecaster
+from models.garch import fit_garch
+from models.naive import fit_drift, fit_last_value
+from models.recurrent import Recurrent, RecurrentConfig
+from models.transforms import AsinhDifference, LogReturn
+
+MOVES = list(np.random.default_rng(7).standard_t(5, size=(3, 600)) * 0.01)
+AR = AutoregressiveConfig(max_lags=5, residuals="t")
+
+
+def recurrent(**settings: object) -> Core:
+    """Make a recurrent core with random weights."""
+    shape = {k: settings.pop(k) for k in ("horizon", "block", "past", "future") if k in settings}
+    torch.manual_seed(3)
+    return Recurrent(RecurrentConfig(hidden=8, **settings), unit=0.01, **shape)  # type: ignore[arg-type]
+
+
+KINDS: dict[str, Callable[[], Core]] = {
+    "last_value": lambda: fit_last_value(MOVES, horizon=1),
+    "drift": lambda: fit_drift(MOVES, horizon=3),
+    "ar": lambda: fit_autoregressive(MOVES, horizon=3, config=AR),
+    "garch": lambda: fit_garch(MOVES, horizon=2),
+    "rnn": lambda: recurrent(cell="rnn"),
+    "lstm": lambda: recurrent(cell="lstm"),
+    "gru": lambda: recurrent(cell="gru"),
+    "stacked": lambda: recurrent(cell="lstm", layers=2, dropout=0.3, horizon=3),
+    "quantile_head": lambda: recurrent(cell="gru", head="quantile", horizon=2),
+    "covariates": lambda: recurrent(cell="gru", past=2, future=3, horizon=2, elapsed=True),
+    "block_of_hours": lambda: recurrent(cell="lstm", block=4, future=2),
+    "one_memory": lambda: recurrent(cell="rnn", memories=(20,)),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_keeps_the_contract(kind: str, check: Check) -> None:
+    """Each check of the contract holds for each kind, on the log transform."""
+    check(Forecaster(kind, LogReturn(), KINDS[kind]()).eval(), np.random.default_rng(11))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
+def test_the_asinh_transform_keeps_the_contract(check: Check) -> None:
+    """Each check of the contract holds on the transform for prices that may be negative."""
+    transform = AsinhDifference(torch.tensor([50.0]), torch.tensor([20.0]))
+    check(Forecaster("asinh", transform, recurrent(cell="gru")).eval(), np.random.default_rng(12))
+
+
+def test_the_checks_catch_a_forecaster_that_looks_ahead() -> None:
+    """A core whose forecast depends on the last tick of the sequence fails the causality check."""
+    core = recurrent(cell="gru")
+    honest = core.unroll
+
+    def peeking(ticks, state):  # noqa: ANN001, ANN202
+        distribution, after = honest(ticks, state)
+        distribution.quantile.add_(ticks.change[:, -1:, :, None, None])
+        return distribution, after
+
+    core.unroll = peeking  # type: ignore[method-assign]
+    causality = next(c for c in CHECKS if c.__name__ == "check_future_never_changes_past")
+    with pytest.raises(AssertionError, match="before the garbage"):
+        causality(Forecaster("peeking", LogReturn(), core).eval(), np.random.default_rng(1))
