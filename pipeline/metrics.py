@@ -48,6 +48,9 @@ INTERVALS: dict[int, tuple[int, int]] = {
 }
 """Central prediction intervals, in percent, as positions in `LEVELS`."""
 
+DENSE = 200
+"""Points of the integral over levels where a distribution is known by its quantiles only."""
+
 
 # ----------------------------------------------------------------------------- the point forecast, in prices
 
@@ -160,7 +163,7 @@ def crps(forecasts: Forecasts) -> Vector:
     - df ≤ 1, or a scale that is not positive: NaN.
     - df NaN, quantiles only: `quantile_crps` of log(quantile / origin). NaN where a quantile is not positive
       or the outcome is not the log return: price quantiles cannot be brought to another scale from here.
-      Eleven levels are a coarse grid: read small differences to a closed form with care.
+      This is an interpolation: read a difference to a closed form that is below half a percent with care.
     """
     score = forecasts.scale * _by_family(forecasts, _normal_crps, _student_crps, df_above=1.0)
     rows = np.isnan(forecasts.df)
@@ -169,15 +172,31 @@ def crps(forecasts: Forecasts) -> Vector:
     return score
 
 
-def quantile_crps(outcome: Vector, quantile: Vector, levels: Sequence[float] = LEVELS) -> Vector:
-    """Approximate the CRPS, 2 ∫ pinball(τ) dτ, from quantiles [n, Q] at `levels`; [n].
+def quantile_crps(outcome: Vector, quantile: Vector, levels: tuple[float, ...] = LEVELS) -> Vector:
+    """Approximate the CRPS, 2 ∫ pinball(τ) dτ, from quantiles [n, Q] at `levels`, increasing; [n].
 
-    Each level stands for the stretch of (0, 1) that is nearest to it: levels are denser in the tails, so that
-    a plain mean would give the tails too much weight and come out too small.
+    The quantile function is taken as linear between the levels and beyond them *in normal scores* Φ⁻¹(τ), exact
+    for a normal, and the integral by `DENSE` midpoints. The plain mean of the pinball losses at uneven levels
+    would come out too small by a third and more, and let a model win by hiding its density.
     """
-    tau = np.asarray(levels)
-    weight = np.diff(np.concatenate([[0.0], (tau[1:] + tau[:-1]) / 2, [1.0]]))
-    return 2 * pinball(outcome, quantile, levels) @ weight
+    tau = (np.arange(DENSE) + 0.5) / DENSE
+    total = np.zeros(len(outcome))
+    for level, weight in zip(tau, _interpolation(levels, tau), strict=True):
+        error = outcome - quantile @ weight
+        total += np.maximum(level * error, (level - 1) * error)
+    return 2 * total / DENSE
+
+
+def _interpolation(levels: tuple[float, ...], tau: Vector) -> Vector:
+    """Weights [len(tau), Q] that make quantiles at `tau` of those at `levels`, linear in normal scores."""
+    known, asked = special.ndtri(levels), special.ndtri(tau)
+    left = np.clip(np.searchsorted(known, asked) - 1, 0, len(levels) - 2)
+    share = (asked - known[left]) / (known[left + 1] - known[left])
+    weight = np.zeros((len(tau), len(levels)))
+    rows = np.arange(len(tau))
+    weight[rows, left] = 1 - share
+    weight[rows, left + 1] = share
+    return weight
 
 
 def log_score(forecasts: Forecasts) -> Vector:

@@ -39,5 +39,5 @@ def stretch_steps(forecasts, steps):
     rows = np.repeat(np.arange(len(forecasts)), steps)
     arrays = {k: v[rows] for k, v in vars(forecasts).items() if isinstance(v, np.ndarray)}
     step = np.tile(np.arange(1, steps + 1, dtype=np.int16), len(forecasts))
-    arrays |= {"step": step, "target_time": arrays["origin_time"] + HOUR * step}
+    arrays |= {"step": step, "target_time": arrays["origin_time"] + HOUR * step.astype(np.int64)}
     return Forecasts(model=forecasts.model, names=forecasts.names, **arrays)
