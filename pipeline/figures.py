@@ -1,0 +1,263 @@
+"""Figures of forecasts and of training, for a reader and for the tracked run.
+
+Colours are those of Okabe and Ito, told apart by colour-blind readers; every line also has its label. Figures are
+objects of their own, without pyplot: no global state, no display, nothing to close.
+
+Comes in: `Forecasts`, and losses by epoch. Goes out: matplotlib `Figure`, and image files by `save`. The one file
+that knows matplotlib, imported when a figure is made; imported by tracking and flows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.errors import ComparisonError, unknown
+from models.observation import LEVELS, MEDIAN
+from pipeline.compare import aligned
+from pipeline.forecasts import Forecasts
+from pipeline.metrics import INTERVALS, by_model, by_origin, covered, crps, pit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
+INK, GREY = "#222222", "#8A8A8A"
+LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
+FAN = {95: "#DCEAF4", 80: "#B3D1E6", 50: "#7FB2D6"}
+"""Fill of each central interval, lightest widest: told apart by lightness alone."""
+
+
+def fan_chart(forecasts: Forecasts, last: int = 250) -> Figure:
+    """Draw the actual prices over the median and the 50, 80 and 95 % intervals made one step before.
+
+    Above the prices, below the same less the price at the origin, where the width of the intervals is seen.
+
+    Parameters
+    ----------
+    forecasts : Forecasts
+        Rows of one series; of several steps the shortest is drawn. The value at target time t was made with data
+        up to its origin, before t.
+    last : int
+        Number of targets drawn, the latest ones.
+
+    Raises
+    ------
+    ComparisonError
+        There are no rows, or rows of several series.
+    """
+    name = _only_series(forecasts)
+    step = int(forecasts.step.min())
+    known = forecasts.where(forecasts.step == step)
+    rows = known.where(np.arange(len(known)) >= len(known) - last)
+
+    figure, (price, change) = _canvas(2, 1, width=9.5, height=6.0, sharex=True)
+    _draw_fan(price, rows, np.zeros(len(rows)))
+    _draw_fan(change, rows, rows.origin)
+    _time_axis(change, "target time (UTC)")
+    price.set(xlabel="", ylabel="price (units of the series)")
+    change.set_ylabel("change since the origin\n(same units)")
+    price.set_title(f"{rows.model} on {name}: {_ahead(step)}, last {len(rows)} of {len(known)}")
+    figure.legend(*price.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small")
+    return figure
+
+
+def calibration(forecasts: Forecasts) -> Figure:
+    """Draw how often prices fell below each quantile, and the histogram of the PIT.
+
+    Left: above zero a quantile is too high, below too low. Right: a calibrated density gives a flat histogram; a
+    hump says too wide, a trough too narrow, a slope biased. Each band holds 95 % of calibrated forecasts, a point
+    or a bar at a time, if rows are independent; those of several steps or of series that move together are not.
+    """
+    if len(forecasts) == 0:
+        raise ComparisonError(f"a calibration figure needs rows; {forecasts.model} has none")
+    figure, (left, right) = _canvas(1, 2, width=9.5, height=4.4)
+    _draw_reliability(left, forecasts)
+    _draw_pit(right, forecasts)
+    figure.suptitle(f"{forecasts.model} on {_which(forecasts)}: calibration of {len(forecasts):,} forecasts")
+    return figure
+
+
+def loss_curves(
+    records: Iterable[tuple[int, float, float]],
+    *,
+    model: str,
+    series: str,
+    loss: str = "mean negative log-likelihood (nats)",
+) -> Figure:
+    """Draw the loss on the train and the validation split after each epoch, and mark the best epoch.
+
+    Parameters
+    ----------
+    records : iterable of (epoch, train loss, validation loss)
+    model, series : str
+        What was trained on what, for the title.
+    loss : str
+        Name of the loss with its unit.
+    """
+    epoch, train, validation = np.array(list(records), dtype=np.float64).reshape(-1, 3).T
+    if len(epoch) == 0 or not np.isfinite(validation).any():
+        raise ComparisonError(f"a loss curve of {model} needs at least one epoch with a finite validation loss")
+    best = int(np.nanargmin(validation))
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _canvas(1, 1, width=7.0, height=4.4)
+    ax = axes[0]
+    ax.plot(epoch, train, color=ORANGE, lw=1.6, marker="s", ms=3, label="train split")
+    ax.plot(epoch, validation, color=BLUE, lw=1.6, marker="o", ms=3, label="validation split")
+    ax.axvline(epoch[best], color=GREY, lw=0.8, ls="--", zorder=0)
+    label = f"best: epoch {epoch[best]:g}, validation {validation[best]:.5g}"
+    ax.plot(epoch[best], validation[best], "o", ms=9, mfc="none", mec=INK, ls="", label=label)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(loss)
+    ax.set_title(f"{model} on {series}: training")
+    ax.legend(loc="upper right")
+    return figure
+
+
+def skill_over_time(forecasts: Sequence[Forecasts], reference: str) -> Figure:
+    """Draw how much CRPS each model has saved against `reference` since the first origin.
+
+    A line that rises steadily is skill; one that rises in a single jump is an episode. Values at an origin time are
+    means over its series and steps.
+
+    Raises
+    ------
+    ComparisonError
+        The reference is not among the forecasts, there is no other model, or their rows differ.
+    """
+    models = by_model(forecasts)
+    if reference not in models:
+        raise ComparisonError(unknown("reference", reference, models))
+    base = models.pop(reference)
+    if not models or len(base) == 0:
+        raise ComparisonError(f"skill over time needs rows of {reference} and of at least one other model")
+
+    figure, axes = _canvas(1, 1, width=9.5, height=4.6)
+    ax = axes[0]
+    ax.axhline(0, color=INK, lw=1.0)
+    times, base_crps = by_origin(base, crps(base))
+    for i, f in enumerate(models.values()):
+        aligned(f, base)
+        ours = by_origin(f, crps(f))[1]
+        label = f"{f.model} ({1 - np.mean(ours) / np.mean(base_crps):+.2%})"
+        style = ("-", "--")[i // len(LINES) % 2]
+        ax.plot(_moment(times), np.cumsum(base_crps - ours), color=LINES[i % len(LINES)], ls=style, lw=1.4, label=label)
+    ax.margins(x=0.01)
+    _time_axis(ax, "origin time (UTC)")
+    ax.set_ylabel("CRPS saved since the start\n(sum, transformed scale)")
+    ax.set_title(f"CRPS saved against {reference} on {_which(base)}: up is better")
+    figure.legend(loc="outside right upper", fontsize="small", title="model (mean skill)")
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Write the figure in the format of the suffix of `path` (png, svg, pdf), make its folder; give the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+# -------------------------------------------------------------------------------------------------------- parts
+
+
+def _draw_fan(ax: Axes, rows: Forecasts, zero: np.ndarray) -> None:
+    """Draw intervals, median and actuals less `zero` [n]; actuals outside the widest interval are crosses."""
+    time, quantile, actual = _moment(rows.target_time), rows.quantile - zero[:, None], rows.actual - zero
+    for percent, colour in FAN.items():
+        lower, upper = INTERVALS[percent]
+        label = f"{percent} % (holds {np.mean(covered(rows, percent)):.0%})"
+        ax.fill_between(time, quantile[:, lower], quantile[:, upper], color=colour, lw=0, label=label)
+    ax.plot(time, quantile[:, MEDIAN], color=BLUE, lw=1.0, label="median")
+    missed = covered(rows, max(FAN)) == 0
+    ax.plot(time[~missed], actual[~missed], ls="", marker=".", ms=3.5, color=INK, label="actual")
+    ax.plot(time[missed], actual[missed], ls="", marker="x", ms=5, color=VERMILION, label=f"outside {max(FAN)} %")
+    ax.margins(x=0.01)
+
+
+def _draw_reliability(ax: Axes, forecasts: Forecasts) -> None:
+    level, place = np.array(LEVELS), np.arange(len(LEVELS))
+    is_below = forecasts.actual[:, None] <= forecasts.quantile
+    below = np.mean(np.where(np.isnan(forecasts.quantile), np.nan, is_below), axis=0)
+    band = 1.96 * np.sqrt(level * (1 - level) / len(forecasts))
+    ax.axhline(0, color=GREY, lw=1.0, ls="--")
+    ax.fill_between(place, -100 * band, 100 * band, color=FAN[80], lw=0, label="95 % of calibrated")
+    ax.plot(place, 100 * (below - level), color=BLUE, lw=1.4, marker="o", ms=4, label="observed")
+    ax.set_xticks(place, [f"{100 * tau:g}" for tau in LEVELS])
+    ax.set_xlabel("quantile level (%)")
+    ax.set_ylabel("share of prices below, less the level\n(percentage points)")
+    ax.set_title("price quantiles")
+    ax.margins(y=0.2)
+    ax.legend()
+
+
+def _draw_pit(ax: Axes, forecasts: Forecasts, bins: int = 20) -> None:
+    value = pit(forecasts)
+    known = value[np.isfinite(value)]
+    ax.set_xlabel("probability integral transform")
+    ax.set_ylabel("density (1 is calibrated)")
+    ax.set_title("density on the transformed scale")
+    if len(known) == 0:
+        ax.set(xlim=(0, 1), yticks=())
+        ax.text(0.5, 0.5, "this model gives quantiles only", ha="center", transform=ax.transAxes, color=GREY)
+        return
+    half = 1.96 * np.sqrt((bins - 1) / len(known))
+    ax.axhspan(1 - half, 1 + half, color=FAN[80], lw=0, label="95 % of calibrated")
+    ax.axhline(1, color=GREY, lw=1.0, ls="--")
+    height, edge = np.histogram(known, bins=bins, range=(0, 1), density=True)
+    ax.stairs(height, edge, color=BLUE, lw=1.4, label="observed")
+    ax.set(xlim=(0, 1), ylim=(0, 1.25 * max(height.max(), 1 + half)))
+    ax.legend(loc="upper left", ncols=2)
+
+
+def _canvas(rows: int, columns: int, *, width: float, height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
+    """Make an empty figure of `width` x `height` inches with its panels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = list(figure.subplots(rows, columns, sharex=sharex, squeeze=False).ravel())
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="#E6E6E6", lw=0.6)
+        ax.set_axisbelow(True)
+    return figure, axes
+
+
+def _time_axis(ax: Axes, label: str) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.set_xlabel(label)
+
+
+def _moment(microseconds: np.ndarray) -> np.ndarray:
+    return microseconds.astype("datetime64[us]")
+
+
+def _ahead(step: int) -> str:
+    return "1 step ahead" if step == 1 else f"{step} steps ahead"
+
+
+def _which(forecasts: Forecasts) -> str:
+    """Name the only series of the rows, or say how many there are."""
+    present = np.unique(forecasts.series)
+    return forecasts.names[present[0]] if len(present) == 1 else f"{len(present)} series"
+
+
+def _only_series(forecasts: Forecasts) -> str:
+    present = np.unique(forecasts.series)
+    if len(present) != 1:
+        names = ", ".join(forecasts.names[i] for i in present[:5])
+        raise ComparisonError(
+            f"a fan chart is of one series; the rows of {forecasts.model} have {len(present)}: {names or 'none'}. "
+            "Take one with `Forecasts.of(name)`"
+        )
+    return _which(forecasts)

@@ -1,0 +1,146 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simulated import HOUR, forecast_returns, stretch_steps
+
+from models.errors import ComparisonError
+from models.observation import LEVELS, MEDIAN
+from pipeline import figures, metrics
+
+
+@pytest.fixture
+def rng():
+    """Give every test the same numbers, alone or among others."""
+    return np.random.default_rng(20260103)
+
+
+@pytest.fixture
+def models(rng):
+    """Give a model that knows the scale, one that does not and one that is too wide, on two series."""
+    volatility = 0.004 * np.exp(0.8 * np.sin(np.arange(900) / 60) + np.zeros((2, 1)))
+    returns = volatility * rng.standard_t(6, size=(2, 900))
+    names = ("EURUSD", "GBPUSD")
+    return [
+        forecast_returns("ar", returns, scale=0.0046, df=6, names=names),
+        forecast_returns("gru", returns, scale=volatility, df=6, names=names),
+        forecast_returns("wide", returns, scale=0.007, df=6, names=names),
+    ]
+
+
+def records():
+    """Give losses that fall, then overfit after epoch 8."""
+    epoch = np.arange(1, 21)
+    train = -3.2 - 0.2 * np.log(epoch)
+    return list(zip(epoch, train, train + 0.05 + 0.0015 * (epoch - 8.0) ** 2, strict=True))
+
+
+def drawn(models):
+    """Draw each figure once."""
+    return {
+        "fan_chart": figures.fan_chart(models[1].of("EURUSD")),
+        "calibration": figures.calibration(models[2]),
+        "loss_curves": figures.loss_curves(records(), model="gru", series="2 series"),
+        "skill_over_time": figures.skill_over_time(models, "ar"),
+    }
+
+
+def test_every_figure_is_written_and_says_what_it_shows(models, tmp_path):
+    """All axes are labelled, a title names the model and what it is on, and the file is a readable image."""
+    for name, figure in drawn(models).items():
+        path = figures.save(figure, tmp_path / "new" / f"{name}.png")
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 10_000
+        title = " ".join([figure.get_suptitle(), *(ax.get_title() for ax in figure.axes)])
+        assert any(f.model in title for f in models), name
+        assert "EURUSD" in title or "2 series" in title, name
+        assert all(ax.get_ylabel() for ax in figure.axes), name
+        assert figure.axes[-1].get_xlabel(), name
+
+
+def test_the_fan_shows_the_last_targets_of_the_shortest_step(models):
+    """Points are the latest actuals at their target time; longer steps are left to another chart."""
+    f = models[1].of("EURUSD")
+    longer = stretch_steps(f, 3)
+    for rows, last in ((f, 250), (longer, 40), (f, 10_000)):
+        price, change = figures.fan_chart(rows, last=last).axes
+        count = min(last, len(f))
+        for ax, zero in ((price, np.zeros(count)), (change, f.origin[-count:])):
+            median, inside, outside = ax.get_lines()
+            np.testing.assert_array_equal(median.get_ydata(), f.quantile[-count:, MEDIAN] - zero)
+            assert median.get_xdata()[-1] == f.target_time[-1].astype("datetime64[us]")
+            points = np.concatenate([inside.get_ydata(), outside.get_ydata()])
+            np.testing.assert_array_equal(np.sort(points), np.sort(f.actual[-count:] - zero))
+            assert len(outside.get_ydata()) == np.sum(metrics.covered(f, 95)[-count:] == 0)
+        assert "1 step ahead" in price.get_title()
+
+
+def test_a_fan_of_several_series_is_refused_with_their_names(models):
+    """A fan chart is of one series; the message says how to take one."""
+    with pytest.raises(ComparisonError, match=r"EURUSD, GBPUSD.*Forecasts.of"):
+        figures.fan_chart(models[0])
+    with pytest.raises(ComparisonError, match="have 0: none"):
+        figures.fan_chart(models[0].where(models[0].step == 9))
+
+
+def test_reliability_is_the_observed_share_below_each_level(models):
+    """The line of a calibrated model lies inside the band, that of one too wide outside."""
+    right, wide = (figures.calibration(f).axes[0].get_lines()[1] for f in models[1:])
+    level = np.array(LEVELS)
+    band = 196 * np.sqrt(level * (1 - level) / len(models[1]))
+    assert np.mean(np.abs(right.get_ydata()) <= band) > 0.8
+    assert np.max(np.abs(wide.get_ydata()) / band) > 3
+    assert wide.get_ydata()[LEVELS.index(0.25)] < 0 < wide.get_ydata()[LEVELS.index(0.75)]
+
+
+def test_calibration_without_density_says_so(models):
+    """A model with quantiles only has no PIT; its reliability is drawn all the same."""
+    bare = replace(models[0], df=np.full(len(models[0]), np.nan))
+    left, right = figures.calibration(bare).axes
+    assert "quantiles only" in right.texts[0].get_text()
+    assert len(left.get_lines()) == 2
+    with pytest.raises(ComparisonError, match="has none"):
+        figures.calibration(bare.where(bare.step == 9))
+
+
+def test_the_best_epoch_is_marked_and_unknown_losses_do_not_hide_it():
+    """The mark sits on the lowest validation loss, NaN or not elsewhere; no epoch at all is refused."""
+    losses = records()
+    losses[2] = (3, losses[2][1], np.nan)
+    lowest = min(losses, key=lambda r: np.inf if np.isnan(r[2]) else r[2])
+    lines = figures.loss_curves(losses, model="gru", series="fx").axes[0].get_lines()
+    assert (lines[-1].get_xdata()[0], lines[-1].get_ydata()[0]) == (lowest[0], lowest[2])
+    with pytest.raises(ComparisonError, match="at least one epoch"):
+        figures.loss_curves([], model="gru", series="fx")
+
+
+def test_skill_over_time_ends_at_the_total_crps_saved(models):
+    """Each line is the running sum of the reference's CRPS minus the model's, averaged over the series."""
+    ax = figures.skill_over_time(models, "ar").axes[0]
+    _, gru, wide = ax.get_lines()
+    saved = metrics.crps(models[0]).sum() / 2 - metrics.crps(models[1]).sum() / 2
+    assert gru.get_ydata()[-1] == pytest.approx(saved)
+    assert saved > 0 > wide.get_ydata()[-1]
+    assert len(gru.get_xdata()) == 900
+
+
+def test_skill_over_time_needs_its_reference_and_the_same_rows(models):
+    """An unknown reference, a single model and shifted rows are refused."""
+    with pytest.raises(ComparisonError, match="unknown reference 'arr': did you mean 'ar'"):
+        figures.skill_over_time(models, "arr")
+    with pytest.raises(ComparisonError, match="at least one other"):
+        figures.skill_over_time(models[:1], "ar")
+    shifted = replace(models[1], origin_time=models[1].origin_time + HOUR)
+    with pytest.raises(ComparisonError, match="same origins"):
+        figures.skill_over_time([models[0], shifted], "ar")
+
+
+def test_importing_figures_loads_no_matplotlib_and_drawing_no_pyplot():
+    """Start-up does not pay for drawing, and no global figure state is made."""
+    code = (
+        "import sys, pipeline.figures as f; assert 'matplotlib' not in sys.modules; "
+        "f.loss_curves([(1, 2.0, 3.0)], model='m', series='s'); assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
