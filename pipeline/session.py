@@ -1,0 +1,244 @@
+"""One loaded model file: state in, forecast and state out.
+
+Legend: B batch, M prices published at once, S horizon steps, Q quantile levels, P and K covariates, R = 1 + N
+rows of per-series parameters.
+
+A graph reads those of `price` float64 [B, M], `mask` bool [B, M], `series` int64 [B], `past` float32 [B, P],
+`future` float32 [B, S, K], `elapsed` float32 [B] that its metadata names, and `state.<name>` [B, ...] for each
+state tensor; it gives `quantile` float64 [B, S, M, Q], `loc` and `scale` float32 [B, S, M] and `next.<name>`.
+
+Comes in: the bytes of a file. Goes out: `Session`. The only file that imports onnxruntime; imported by stream,
+champions and export.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from models.errors import IntegrityError, ModelError
+from models.observation import LEVELS, Forecast, Observation, State
+from pipeline.metadata import KEY, Metadata
+
+MAX_BYTES = 256 * 2**20
+"""Largest file that is read."""
+
+_EXTERNAL = b"\x0a\x08location"
+"""How an ONNX file begins to name another file that holds its weights."""
+
+_NUMPY = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+Shape = tuple[int, ...]
+
+
+class Session:
+    """A model file in memory, checked against what it says about itself.
+
+    Parameters
+    ----------
+    data : bytes
+        The file. Nothing on disk is looked at again.
+
+    Raises
+    ------
+    ModelError
+        When the runtime refuses the file, when it points to data outside itself, has no metadata, or its
+        inputs and outputs are not those that its metadata describes.
+    """
+
+    metadata: Metadata
+    sha256: str
+
+    def __init__(self, data: bytes) -> None:
+        self.sha256 = hashlib.sha256(data).hexdigest()
+        self._runtime = _open(data)
+        text = self._runtime.get_modelmeta().custom_metadata_map.get(KEY)
+        if text is None:
+            raise ModelError(f"model file: no `{KEY}` entry in its metadata. Export it with statecast")
+        self.metadata = Metadata.from_json(text)
+        if self.metadata.levels != LEVELS:
+            raise ModelError(f"model file: quantile levels {self.metadata.levels}; this version serves {LEVELS}")
+        _check("inputs", self._runtime.get_inputs(), _inputs(self.metadata))
+        _check("outputs", self._runtime.get_outputs(), _outputs(self.metadata))
+        self._output_names = list(_outputs(self.metadata))
+        self._row = {name: i + 1 for i, name in enumerate(self.metadata.series)}
+        df = np.asarray(self.metadata.df, dtype=np.float32)
+        self._df_R = np.resize(df, 1 + len(self._row))
+
+    @classmethod
+    def load(cls, path: Path, sha256: str | None = None) -> Session:
+        """Read a file once and open what was read.
+
+        Parameters
+        ----------
+        path : Path
+        sha256 : str, optional
+            The digest that the file must have.
+
+        Raises
+        ------
+        IntegrityError
+            When the file is not the one with this digest.
+        ModelError
+            When it cannot be read, is larger than `MAX_BYTES`, or is no model that can be served.
+        """
+        data = read(path, sha256)
+        try:
+            return cls(data)
+        except ModelError as error:
+            raise ModelError(f"{path}: {error}") from error
+
+    def initial(self, batch: int) -> State:
+        """Build the state of `batch` series that have shown nothing yet; `batch` may be 0."""
+        return {s.name: np.full((batch, *s.shape), s.initial, dtype=s.dtype) for s in self.metadata.state}
+
+    def rows(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """Give the parameter row of each named series; 0, the pooled row, for those that the fit never saw."""
+        return np.array([self._row.get(name, 0) for name in names], dtype=np.int64)
+
+    def step(self, observation: Observation, state: State) -> tuple[Forecast, State]:
+        """Take in one observation of each of B series.
+
+        The forecast's value at step s is for the s-th observation after this one and was made from data up to
+        and including it.
+
+        Parameters
+        ----------
+        observation : Observation
+            Numpy arrays. Fields that the graph does not read are not looked at, but for `series`.
+        state : dict of ndarray
+            As `initial` or the last step gave it; it is not changed.
+
+        Raises
+        ------
+        ModelError
+            When the batch is empty (the runtime would end the process), the arrays differ in length, or the
+            runtime refuses them.
+        """
+        feeds = {name: getattr(observation, name) for name in self.metadata.inputs}
+        feeds |= {f"state.{name}": x for name, x in state.items()}
+        batch = len(observation.series)
+        if batch == 0:
+            raise ModelError("step: an empty batch; expected at least one series. Leave the call out")
+        if any(len(x) != batch for x in feeds.values()):
+            lengths = {name: len(x) for name, x in feeds.items()}
+            raise ModelError(f"step: {batch} series, but arrays of length {lengths}; expected one row a series")
+        try:
+            quantile, loc, scale, *following = self._runtime.run(self._output_names, feeds)
+        except Exception as error:
+            raise ModelError(f"step: the runtime refused a batch of {batch}: {error}") from error
+        forecast = Forecast(quantile=quantile, loc=loc, scale=scale, df=self._df_R[observation.series])
+        return forecast, {s.name: x for s, x in zip(self.metadata.state, following, strict=True)}
+
+    def self_test(self, batch: int) -> None:
+        """Check on this machine that a row's bits do not depend on how many rows travel with it.
+
+        Raises
+        ------
+        ModelError
+            When equal rows in batches of 1, 4 and `batch` differ, over three steps from the initial state.
+        """
+        runs = [self._probe(n) for n in (1, 4, batch)]
+        for steps in zip(*runs, strict=True):
+            for arrays in zip(*steps, strict=True):
+                first = arrays[0][:1].tobytes()
+                if any(row.tobytes() != first for x in arrays for row in x):
+                    raise ModelError(
+                        f"self-test of {self.metadata.name}: equal rows in batches of 1, 4 and {batch} gave "
+                        "different bits on this machine, so a replay would not be exact. Serve in batches of 1"
+                    )
+
+    def _probe(self, batch: int) -> list[list[NDArray]]:
+        """Run three steps on equal rows; all arrays that come out, step by step."""
+        m, out = self.metadata, []
+        state = self.initial(batch)
+        for price in (1.0, 1.25, 0.5):
+            observation = Observation(
+                price=np.full((batch, m.block), price),
+                mask=np.ones((batch, m.block), dtype=bool),
+                series=np.zeros(batch, dtype=np.int64),
+                past=np.zeros((batch, len(m.past)), dtype=np.float32),
+                future=np.zeros((batch, m.horizon, len(m.future)), dtype=np.float32),
+                elapsed=np.ones(batch, dtype=np.float32),
+            )
+            forecast, state = self.step(observation, state)
+            out.append([forecast.quantile, forecast.loc, forecast.scale, *state.values()])
+        return out
+
+
+def read(path: Path, sha256: str | None = None) -> bytes:
+    """Read a model file once; the errors are those of `Session.load`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ModelError(f"model file {path}: cannot be read ({error.strerror}). Check the path") from error
+    if len(data) > MAX_BYTES:
+        raise ModelError(f"model file {path}: more than {MAX_BYTES} bytes. A step graph is far smaller: check the path")
+    digest = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and digest != sha256:
+        raise IntegrityError(f"model file {path}: expected sha256 {sha256}, got {digest}. Publish the model again")
+    return data
+
+
+def _open(data: bytes) -> onnxruntime.InferenceSession:
+    """Hand the bytes to the runtime: one thread, nothing in parallel, nothing printed."""
+    if _EXTERNAL in data:
+        raise ModelError("model file: its weights lie in another file. Export it with everything inside")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"model file: the runtime refuses it ({str(error)[:300]}). Export the model again") from error
+
+
+def _inputs(m: Metadata) -> dict[str, tuple[str, Shape]]:
+    """List the inputs that the metadata describes: number type, and shape after the batch axis."""
+    possible: dict[str, tuple[str, Shape]] = {
+        "price": ("float64", (m.block,)),
+        "mask": ("bool", (m.block,)),
+        "series": ("int64", ()),
+        "past": ("float32", (len(m.past),)),
+        "future": ("float32", (m.horizon, len(m.future))),
+        "elapsed": ("float32", ()),
+    }
+    return {name: possible[name] for name in m.inputs} | {f"state.{s.name}": (s.dtype, s.shape) for s in m.state}
+
+
+def _outputs(m: Metadata) -> dict[str, tuple[str, Shape]]:
+    """List the outputs that the metadata describes."""
+    around = (m.horizon, m.block)
+    outputs: dict[str, tuple[str, Shape]] = {
+        "quantile": ("float64", (*around, len(m.levels))),
+        "loc": ("float32", around),
+        "scale": ("float32", around),
+    }
+    return outputs | {f"next.{s.name}": (s.dtype, s.shape) for s in m.state}
+
+
+def _check(side: str, nodes: Iterable[onnxruntime.NodeArg], expected: dict[str, tuple[str, Shape]]) -> None:
+    """Compare what the graph declares with what the metadata describes."""
+    declared = {n.name: n for n in nodes}
+    if declared.keys() != expected.keys():
+        raise ModelError(f"model file: {side} are {sorted(declared)}; its metadata describes {sorted(expected)}")
+    for name, (dtype, shape) in expected.items():
+        node = declared[name]
+        got = (_NUMPY.get(node.type, node.type), tuple(node.shape[1:]))
+        if got != (dtype, shape) or not node.shape or isinstance(node.shape[0], int):
+            raise ModelError(
+                f"model file: {name} is {got[0]} {node.shape}; its metadata describes {dtype} {['batch', *shape]} "
+                "with any number of rows"
+            )

@@ -1,0 +1,233 @@
+"""The states of many series, and the step that moves them on: (state, tick) -> (state, forecast).
+
+Nothing else decides the result: no clock and no randomness enter, and the size of the micro-batches does not
+change a bit (`Session.self_test` checks that of the runtime).
+
+Legend: n ticks of a batch, a of them accepted, S horizon steps, Q quantile levels; M = 1: a tick is one price.
+
+Comes in: a session and ticks. Goes out: forecasts, and a reason for every tick without one. Knows numpy only;
+imported by stream.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import IntegrityError, ModelError
+from models.observation import Forecast, Observation, State
+from pipeline.rounds import Rounds, rounds
+from pipeline.session import Session
+from pipeline.ticks import Reason, Ticks
+
+NAME = re.compile(r"(?=.{1,64}\Z)\^?[A-Za-z0-9][A-Za-z0-9._:=~^-]*(?:/[A-Za-z0-9][A-Za-z0-9._:=~^-]*)*")
+"""Names of series: EURUSD=X, ^GSPC, BTC/USDT, NASDAQ:AAPL. No part begins with a dot, so none is a path upwards."""
+
+FIRST_US = -2_208_988_800_000_000
+"""1900-01-01, the earliest time that is taken."""
+
+LAST_US = 7_258_118_400_000_000
+"""2200-01-01; times before it are taken."""
+
+_NEVER = -(2**62)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Applied:
+    """What a batch gave.
+
+    Attributes
+    ----------
+    reason : uint8 [n]
+        `Reason` of each tick; 0 where it was accepted.
+    tick : int64 [a]
+        The accepted ticks, ascending.
+    forecast : Forecast
+        Row i was made right after tick `tick[i]`; its step s is for the s-th tick of that series after it.
+    """
+
+    reason: NDArray[np.uint8]
+    tick: NDArray[np.int64]
+    forecast: Forecast
+
+
+class Stream:
+    """The states of many series, one contiguous array a tensor, and the step that moves them on.
+
+    Parameters
+    ----------
+    session : Session
+    max_series : int
+        Most series that are carried.
+
+    Raises
+    ------
+    ModelError
+        When the model needs more than a tick has: covariates, or several prices at once.
+    """
+
+    def __init__(self, session: Session, *, max_series: int) -> None:
+        _servable(session)
+        self.session = session
+        self.max_series = max_series
+        self._slot: dict[str, int] = {}
+        self._arena = self._fresh(0)
+
+    def apply(self, ticks: Ticks) -> Applied:
+        """Take in a batch: refuse what cannot be a tick, then one call of the model for each round.
+
+        Either the whole batch is taken in or, when the model fails, none of it. A tick that is refused leaves
+        the state bit for bit as it was and does not reach the model.
+        """
+        reason = self._screen(ticks)
+        slot, new = self._seats(ticks.name, reason)
+        kept = np.flatnonzero(reason == 0)
+        if len(kept) == 0:
+            return Applied(reason=reason, tick=kept, forecast=self._blank(0))
+        self._seat(new)
+        moment, price = ticks.time[kept], ticks.price[kept]
+        plan = rounds(slot[kept], moment, price, self._arena["time"], self._arena["price"])
+        reason[kept] = plan.reason
+        forecast, state = self._walk(plan, price[plan.tick])
+        self._keep(plan, state, slot[kept][plan.tick], moment[plan.tick], price[plan.tick])
+        self._slot |= new
+        arrival = np.argsort(plan.tick)
+        rows = {name: getattr(forecast, name)[arrival] for name in Forecast.__dataclass_fields__}
+        return Applied(reason=reason, tick=kept[plan.tick[arrival]], forecast=Forecast(**rows))
+
+    def names(self) -> list[str]:
+        """List the series in the order of their first tick."""
+        return list(self._slot)
+
+    def arrays(self) -> dict[str, NDArray]:
+        """Give everything that is carried, a row for each of `names`: time, price, row and `state.<name>`."""
+        return {key: x[: len(self._slot)] for key, x in self._arena.items()}
+
+    def restore(self, names: list[str], arrays: dict[str, NDArray]) -> None:
+        """Go on from what `names` and `arrays` gave."""
+        expected = {key: (x.dtype, (len(names), *x.shape[1:])) for key, x in self._arena.items()}
+        if expected != {key: (x.dtype, x.shape) for key, x in arrays.items()}:
+            raise IntegrityError(f"snapshot: its arrays do not fit the {len(names)} series of this model. Start again")
+        self._slot = {name: i for i, name in enumerate(names)}
+        self._arena = dict(arrays)
+
+    def _screen(self, ticks: Ticks) -> NDArray[np.uint8]:
+        """Find what is wrong with a tick by itself."""
+        lower, upper = self.session.metadata.domain
+        reason = ticks.reason.copy()
+        faults = {
+            Reason.TIME: (ticks.time < FIRST_US) | (ticks.time >= LAST_US),
+            Reason.NOT_FINITE: ~np.isfinite(ticks.price),
+            Reason.DOMAIN: (ticks.price <= lower) | (ticks.price >= upper),
+        }
+        for fault, found in faults.items():
+            reason[(reason == 0) & found] = fault
+        return reason
+
+    def _seats(self, names: list[str], reason: NDArray[np.uint8]) -> tuple[NDArray[np.int64], dict[str, int]]:
+        """Find the slot of each tick, and give slots to new series while there are some left."""
+        find = self._slot.get
+        slot = np.array([find(name, -1) for name in names], dtype=np.int64)
+        new: dict[str, int] = {}
+        for i in np.flatnonzero((slot < 0) & (reason == 0)).tolist():
+            name, free = names[i], len(self._slot) + len(new)
+            if name not in new and not NAME.match(name):
+                reason[i] = Reason.NAME
+            elif name not in new and free >= self.max_series:
+                reason[i] = Reason.LIMIT
+            else:
+                slot[i] = new.setdefault(name, free)
+        return slot, new
+
+    def _seat(self, new: dict[str, int]) -> None:
+        """Make room for new series; they count as carried only when the batch is done."""
+        used, capacity = len(self._slot), len(self._arena["row"])
+        if used + len(new) > capacity:
+            grown = self._fresh(max(used + len(new), min(2 * capacity, self.max_series)))
+            for key, x in self._arena.items():
+                grown[key][:used] = x[:used]
+            self._arena = grown
+        self._arena["row"][used : used + len(new)] = self.session.rows(new)
+
+    def _fresh(self, capacity: int) -> dict[str, NDArray]:
+        """Build the arrays of series that have shown nothing yet."""
+        return {
+            "time": np.full(capacity, _NEVER, dtype=np.int64),
+            "price": np.full(capacity, np.nan),
+            "row": np.zeros(capacity, dtype=np.int64),
+            **{f"state.{name}": x for name, x in self.session.initial(capacity).items()},
+        }
+
+    def _walk(self, plan: Rounds, price: NDArray[np.float64]) -> tuple[Forecast, State]:
+        """Take the rounds one after the other; each is a prefix of the series gathered at the start."""
+        forecast = self._blank(len(price))
+        state = {s.name: self._arena[f"state.{s.name}"][plan.slot] for s in self.session.metadata.state}
+        row = self._arena["row"][plan.slot]
+        elapsed = self._elapsed(plan.gap)
+        past, future, mask = self._absent(len(row))
+        start = 0
+        for width in plan.width.tolist():
+            now = slice(start, start + width)
+            observation = Observation(
+                price=price[now, None],
+                mask=mask[:width],
+                series=row[:width],
+                past=past[:width],
+                future=future[:width],
+                elapsed=elapsed[now],
+            )
+            given, following = self.session.step(observation, {name: x[:width] for name, x in state.items()})
+            for name in Forecast.__dataclass_fields__:
+                getattr(forecast, name)[now] = getattr(given, name)
+            for name, x in following.items():
+                state[name][:width] = x
+            start += width
+        return forecast, state
+
+    def _keep(
+        self,
+        plan: Rounds,
+        state: State,
+        slot: NDArray[np.int64],
+        moment: NDArray[np.int64],
+        price: NDArray[np.float64],
+    ) -> None:
+        """Store the states, and of each series the time and price of its last tick, which stands last."""
+        for name, x in state.items():
+            self._arena[f"state.{name}"][plan.slot] = x
+        self._arena["time"][slot] = moment
+        self._arena["price"][slot] = price
+
+    def _elapsed(self, gap: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Turn gaps in microseconds into bars; 1 at the first tick of a series."""
+        bar = self.session.metadata.bar_us
+        return np.where(gap > LAST_US - FIRST_US, 1.0, gap / bar if bar else 1.0).astype(np.float32)
+
+    def _absent(self, batch: int) -> tuple[NDArray, NDArray, NDArray]:
+        """Build what a tick does not have: no covariates; and the mask of one price that was published."""
+        horizon = self.session.metadata.horizon
+        past, future = np.empty((batch, 0), np.float32), np.empty((batch, horizon, 0), np.float32)
+        return past, future, np.ones((batch, 1), dtype=bool)
+
+    def _blank(self, batch: int) -> Forecast:
+        """Make room for `batch` forecasts."""
+        around = (batch, self.session.metadata.horizon, 1)
+        return Forecast(
+            quantile=np.empty((*around, len(self.session.metadata.levels))),
+            loc=np.empty(around, dtype=np.float32),
+            scale=np.empty(around, dtype=np.float32),
+            df=np.empty(batch, dtype=np.float32),
+        )
+
+
+def _servable(session: Session) -> None:
+    """Refuse a model that needs more than a tick has."""
+    m = session.metadata
+    if m.past or m.future or m.block != 1:
+        needs = ", ".join((*m.past, *m.future)) or f"{m.block} prices at once"
+        raise ModelError(f"model {m.name} needs {needs}; a tick has one price and no covariates. Serve another model")
+    if "elapsed" in m.inputs and m.bar_us is None:
+        raise ModelError(f"model {m.name} reads elapsed bars but has grid {m.grid!r}. Export it with a bar grid")
