@@ -301,7 +301,7 @@ def _settled(read: pl.DataFrame, config: IngestConfig) -> tuple[pl.DataFrame, In
     """Put rows in file order through the policies, in the order of `CHOICES`."""
     series, time, price = pl.col("series_id"), pl.col("time"), pl.col("price")
     early = (series == series.shift(1)) & (time < time.shift(1))
-    repeated = pl.all_horizontal(_equals(1, *KEY, "price"))
+    repeated = pl.all_horizontal(_equals(-1, *KEY, "price"))  # the last repeat stays: it counts for keep_last
     clashing = pl.all_horizontal(_equals(1, *KEY)) | pl.all_horizontal(_equals(-1, *KEY))
     replaced = pl.all_horizontal(_equals(-1, *KEY))
 

@@ -1,0 +1,394 @@
+"""Windows, splits and lanes: prices of many series as aligned arrays, cut without leaking the future.
+
+Comes in: long sorted arrays of prices. Goes out: a `Panel`, lag windows of it (views), a `Split` into train,
+validation and test by calendar time, and `Lanes` for truncated back-propagation through time. Knows numpy
+only, so that it runs where training runs; imported by training, backtest and the forecasters' fitting.
+
+Legend: N series, T time (index of an observation within its series), B lanes, L longest lane or lags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.errors import ConfigError, DataError, unknown
+
+Part = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Prices of N series, left-aligned: index 0 is where each series truly begins, rows end in padding.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the series, in the order of the rows.
+    time : int64 [N, T]
+        Microseconds since 1970, UTC; increasing. Padding repeats the last time of the series.
+    price : float64 [N, T]
+        Prices in the unit of the series; NaN in holes and padding.
+    mask : bool [N, T]
+        True where a price was published; False in holes and padding.
+    elapsed : float32 [N, T]
+        Time since the previous published observation, in bars: 1 where nothing is missing, at and before
+        the first published observation, and in padding.
+    bar : int64 [N]
+        Median spacing of the series in microseconds (the lower one of two; 1 for a single observation).
+    length : int64 [N]
+        Observations, holes included: row n is padding from `length[n]` on.
+    """
+
+    names: tuple[str, ...]
+    time: NDArray[np.int64]
+    price: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    elapsed: NDArray[np.float32]
+    bar: NDArray[np.int64]
+    length: NDArray[np.int64]
+
+    def before(self, time: int) -> Panel:
+        """Cut off everything at and after a moment (microseconds, UTC); padding is as in a panel built so.
+
+        Raises
+        ------
+        DataError
+            If a series has no observation before it.
+        """
+        inside = (np.arange(self.time.shape[1]) < self.length[:, None]) & (self.time < time)
+        length = inside.sum(axis=1)
+        if not length.all():
+            none = self.names[int(np.argmin(length))]
+            raise DataError(f"series {none} has no observation before {_utc(time)}. Leave it out, or cut later")
+        inside = inside[:, : length.max()]
+        shape = np.s_[:, : length.max()]
+        last = np.take_along_axis(self.time, length[:, None] - 1, axis=1)
+        return Panel(
+            names=self.names,
+            time=np.where(inside, self.time[shape], last),
+            price=np.where(inside, self.price[shape], np.nan),
+            mask=inside & self.mask[shape],
+            elapsed=np.where(inside, self.elapsed[shape], np.float32(1)),
+            bar=self.bar,
+            length=length,
+        )
+
+    def require(self, published: int) -> None:
+        """Raise a `DataError` unless every series has at least so many published prices."""
+        count = self.mask.sum(axis=1)
+        short = np.flatnonzero(count < published)
+        if len(short):
+            shown = ", ".join(f"{self.names[n]} has {count[n]}" for n in short[:3])
+            raise DataError(
+                f"every series needs {published} published prices, but {len(short)} of {len(self.names)} have"
+                f" fewer: {shown}. Leave them out or give them more history."
+            )
+
+
+def panel(series_id: ArrayLike, time: ArrayLike, price: ArrayLike) -> Panel:
+    """Build a panel from long arrays.
+
+    Parameters
+    ----------
+    series_id : str [R]
+        Name of the series of each row. The rows of a series are together.
+    time : int64 [R]
+        Microseconds since 1970, UTC; strictly increasing within a series.
+    price : float64 [R]
+        Prices; a value that is not finite is a hole.
+
+    Raises
+    ------
+    DataError
+        If there are no rows, a series occurs in two places, or times do not increase.
+    """
+    series_id, time = np.asarray(series_id), np.asarray(time, np.int64)
+    price = np.asarray(price, np.float64)
+    start = _starts(series_id, time)
+    length = np.diff(start, append=len(time))
+    names = tuple(str(name) for name in series_id[start])
+
+    column = np.arange(length.max())
+    row = np.minimum(start[:, None] + column, (start + length - 1)[:, None])
+    valid = column < length[:, None]
+    time_NT = time[row]
+    mask = valid & np.isfinite(price)[row]
+    bar = _bars(time_NT, length)
+    return Panel(
+        names=names,
+        time=time_NT,
+        price=np.where(mask, price[row], np.nan),
+        mask=mask,
+        elapsed=_elapsed(time_NT, mask, valid, bar),
+        bar=bar,
+        length=length,
+    )
+
+
+def _starts(series_id: NDArray[Any], time: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the row at which each series begins, and check the order of the rows."""
+    if not len(time):
+        raise DataError("a panel needs prices, but there are no rows")
+    change = np.concatenate(([True], series_id[1:] != series_id[:-1]))
+    backward = np.flatnonzero(~change[1:] & (np.diff(time) <= 0)) + 1
+    if len(backward):
+        r = int(backward[0])
+        raise DataError(
+            f"times must increase within a series: row {r} of {series_id[r]} is at {_utc(int(time[r]))} after"
+            f" {_utc(int(time[r - 1]))}. Sort the rows and settle duplicates (ingest does)."
+        )
+    start = np.flatnonzero(change)
+    names, count = np.unique(series_id[start], return_counts=True)
+    if (count > 1).any():
+        raise DataError(f"series {names[count > 1][0]} occurs in {count.max()} places: sort rows by series, time")
+    return start
+
+
+def _bars(time: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Compute the lower median spacing [N] of times [N, T]; padding has spacing 0 and sorts first."""
+    if time.shape[1] == 1:
+        return np.ones(len(time), np.int64)
+    spacing = np.sort(np.diff(time, axis=1), axis=1)
+    middle = spacing.shape[1] - 1 - (length - 1) // 2
+    return np.maximum(np.take_along_axis(spacing, middle[:, None], axis=1)[:, 0], 1)
+
+
+def _elapsed(
+    time: NDArray[np.int64], mask: NDArray[np.bool_], valid: NDArray[np.bool_], bar: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Compute bars since the previous published observation, float32 [N, T]."""
+    column = np.arange(time.shape[1])
+    latest = np.maximum.accumulate(np.where(mask, column, -1), axis=1)
+    previous = np.concatenate((np.full((len(time), 1), -1), latest[:, :-1]), axis=1)
+    since = time - np.take_along_axis(time, np.maximum(previous, 0), axis=1)
+    return np.where(valid & (previous >= 0), since / bar[:, None], 1.0).astype(np.float32)
+
+
+def _utc(time: int) -> str:
+    return f"{np.datetime64(time, 'us')}Z"
+
+
+def lag_windows(x: NDArray[Any], lags: int) -> NDArray[Any]:
+    """View every window of `lags` consecutive values, oldest first, without a copy.
+
+    Window j ends at origin i = j + lags - 1 and holds `x[..., i - lags + 1]` to `x[..., i]`, the origin
+    included. The forecast of one step from it is for i + 1, so its targets are `x[..., lags:]`, and the last
+    window has no target yet.
+
+    Parameters
+    ----------
+    x : array [..., T]
+        Values along time.
+    lags : int, 1 to T
+        Length of a window.
+
+    Returns
+    -------
+    array [..., T - lags + 1, lags]
+        A read-only view of `x`.
+
+    Raises
+    ------
+    DataError
+        If T is shorter than `lags`.
+
+    Examples
+    --------
+    >>> windows = lag_windows(np.array([10, 11, 12, 13]), 2)
+    >>> windows.tolist()
+    [[10, 11], [11, 12], [12, 13]]
+    >>> targets = np.array([10, 11, 12, 13])[2:]  # of all windows but the last
+    >>> targets.tolist()
+    [12, 13]
+    """
+    if not 1 <= lags <= x.shape[-1]:
+        raise DataError(f"windows of {lags} lags need 1 <= lags <= observations, of which there are {x.shape[-1]}")
+    return np.lib.stride_tricks.sliding_window_view(x, lags, axis=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """How much of the pooled history is kept apart, latest last. Train is what remains."""
+
+    validation: float = 0.16
+    """Fraction of the published observations of all series, before the test."""
+    test: float = 0.2
+    """Fraction of the published observations of all series, at the end."""
+
+    def __post_init__(self) -> None:
+        if not (0 < self.validation < 1 and 0 < self.test < 1 and self.validation + self.test < 1):
+            raise ConfigError(
+                "validation and test must be fractions above 0 with a sum below 1, not"
+                f" {self.validation} and {self.test}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Two cuts of calendar time, common to all series: no series' future is pooled with another's past.
+
+    A price is of the train if its time is before `train_end_time`, of the validation if it is before
+    `validation_end_time`, and else of the test. An origin is of the part of its *target*, the price `horizon`
+    observations later. Hence the origins of the last `horizon` prices before a cut belong to the later part
+    (they are purged from the earlier one), every price from a cut on is forecast, and no origin is in two.
+
+    Attributes
+    ----------
+    train_end_time, validation_end_time : int
+        Microseconds since 1970, UTC; the first moment that is not of the train / of the validation.
+    """
+
+    train_end_time: int
+    validation_end_time: int
+
+    def origins(self, panel: Panel, part: Part, horizon: int = 1) -> NDArray[np.bool_]:
+        """Mark the origins of a part.
+
+        Element [n, i] is True where `price[n, i]` and its target `price[n, i + horizon]` are both published
+        and the target is of `part`. Data up to and including i may be used from there. A forecaster of steps
+        1 to S is trained on the origins of `horizon=S`, all of whose targets lie in the part or before it;
+        its step s is scored on those of `horizon=s`.
+
+        Returns
+        -------
+        bool [N, T]
+        """
+        if part not in get_args(Part):
+            raise ConfigError(unknown("part of a split", part, get_args(Part)))
+        if horizon < 1:
+            raise ConfigError(f"horizon must be at least 1, not {horizon}")
+        origins = np.zeros_like(panel.mask)
+        target = panel.time[:, horizon:]
+        inside = {
+            "train": target < self.train_end_time,
+            "validation": (target >= self.train_end_time) & (target < self.validation_end_time),
+            "test": target >= self.validation_end_time,
+        }[part]
+        origins[:, :-horizon] = panel.mask[:, :-horizon] & panel.mask[:, horizon:] & inside
+        return origins
+
+
+def split(panel: Panel, config: SplitConfig) -> Split:
+    """Cut the calendar so that the parts hold the asked fractions of all published observations.
+
+    Observations at one time are never torn apart, so the fractions hold up to the prices of one moment.
+
+    Raises
+    ------
+    DataError
+        If there are too few distinct times for three parts.
+    """
+    time = panel.time[panel.mask]
+    at = [int(len(time) * (1 - config.test - config.validation)), int(len(time) * (1 - config.test))]
+    if not len(time):
+        raise DataError("a split needs published prices, but all of them are holes")
+    train_end, validation_end = (int(t) for t in np.partition(time, at)[at])
+    if not time.min() < train_end < validation_end:
+        raise DataError(
+            f"{len(time)} prices at {len(np.unique(time))} distinct times are too few to be cut into train,"
+            f" validation ({config.validation:.0%}) and test ({config.test:.0%})"
+        )
+    return Split(train_end_time=train_end, validation_end_time=validation_end)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneConfig:
+    """How many pieces of series are trained side by side."""
+
+    lanes: int = 48
+    """Most lanes; more are made only where there are more series."""
+
+    def __post_init__(self) -> None:
+        if self.lanes < 1:
+            raise ConfigError(f"lanes must be at least 1, not {self.lanes}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lanes:
+    """Contiguous pieces of series, near equal in length, that together hold every observation once.
+
+    Lane b is the observations `start[b]` to `stop[b] - 1` of series `series[b]`. Lanes are sorted by
+    (series, start).
+
+    Attributes
+    ----------
+    series : int32 [B]
+        Row of the panel.
+    start, stop : int64 [B]
+        Indices into that row; stop is exclusive and larger than start.
+    previous : int32 [B]
+        The lane that ends where this one starts, in the same series: its last state is the state to begin
+        with. -1 where the series truly begins: only there is the state reset.
+    """
+
+    series: NDArray[np.int32]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    previous: NDArray[np.int32]
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """True where a lane has an observation, False in its padding; bool [B, L]."""
+        length = self.stop - self.start
+        return np.arange(length.max()) < length[:, None]
+
+    def gather(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Take [N, T, ...] to lanes [B, L, ...], a copy; L is the longest lane.
+
+        Padding repeats the lane's last value, so that arithmetic on it stays in range: it is told apart by
+        `valid`, never by its value (a gathered mask is to be combined with `valid`).
+        """
+        column = np.arange((self.stop - self.start).max())
+        index = np.minimum(self.start[:, None] + column, self.stop[:, None] - 1)
+        return x[self.series[:, None], index]
+
+
+def lanes(length: ArrayLike, count: int) -> Lanes:
+    """Cut series into lanes so that the longest lane is as short as `count` lanes allow.
+
+    With L the smallest length for which ceil(length / L) pieces a series are at most `count` in all, each
+    series is cut into that many pieces that differ by one observation at most. There may be fewer lanes than
+    `count`, where more would not shorten the longest, and more where there are more series.
+
+    Parameters
+    ----------
+    length : int [N]
+        Observations of each series, counted from its start; a series of none gets no lane.
+    count : int
+        Most lanes; raised to the number of series that have observations.
+
+    Raises
+    ------
+    DataError
+        If a length is negative or all are zero.
+    """
+    length = np.asarray(length, np.int64)
+    if not length.size or length.min() < 0 or not length.max():
+        raise DataError(f"lanes need series with observations; the lengths given are {length[:10].tolist()}")
+    pieces = -(-length // _shortest(length, max(count, int((length > 0).sum()))))
+    series = np.repeat(np.arange(len(length)), pieces)
+    first = np.repeat(np.cumsum(pieces) - pieces, pieces)
+    k = np.arange(len(series)) - first
+    n, p = length[series], pieces[series]
+    return Lanes(
+        series=series.astype(np.int32),
+        start=k * n // p,
+        stop=(k + 1) * n // p,
+        previous=np.where(k > 0, np.arange(len(series)) - 1, -1).astype(np.int32),
+    )
+
+
+def _shortest(length: NDArray[np.int64], count: int) -> int:
+    """Find by bisection the smallest L for which the sum of ceil(length / L) is at most `count`."""
+    low, high = 1, int(length.max())
+    while low < high:
+        middle = (low + high) // 2
+        if (-(-length // middle)).sum() <= count:
+            high = middle
+        else:
+            low = middle + 1
+    return low
