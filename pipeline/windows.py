@@ -51,6 +51,17 @@ class Panel:
     bar: NDArray[np.int64]
     length: NDArray[np.int64]
 
+    @property
+    def grid(self) -> str:
+        """Name of the bar grid, such as 1d, 1h or 15m: the median spacing of most series; else `tick`."""
+        spacing = int(np.median(self.bar))
+        units = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
+        for unit, seconds in units.items():
+            count, rest = divmod(spacing, seconds * 1_000_000)
+            if count and not rest and (self.bar == spacing).mean() > 0.5:
+                return f"{count}{unit}"
+        return "tick"
+
     def before(self, time: int) -> Panel:
         """Cut off everything at and after a moment (microseconds, UTC); padding is as in a panel built so.
 

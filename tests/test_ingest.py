@@ -191,7 +191,7 @@ def test_prices_of_zero_or_less_are_met_by_their_policy(tmp_path: Path) -> None:
 
 def test_rows_out_of_order_are_sorted_and_counted(tmp_path: Path) -> None:
     """Order is judged within a series: interleaved series are in order, a step back in time is not."""
-    interleaved = ("a,2020-01-01,1", "b,2020-01-01,5", "a,2020-01-02,2", "b,2020-01-02,6")
+    interleaved = ("a,2020-01-01,1", "b,2018-01-01,5", "a,2020-01-02,2", "b,2018-01-02,6")
     path = csv(tmp_path, *interleaved, "a,2019-12-31,0.5")
     prices, report = ingest(IngestConfig(paths=(path,)))
     assert prices["price"].to_list() == [0.5, 1, 2, 5, 6]

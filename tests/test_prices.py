@@ -224,6 +224,23 @@ def test_readers_see_whole_states_while_another_writes(tmp_path: Path) -> None:
     assert store.read().height == 8 * 7
 
 
+class Overtaken(PriceStore):
+    """A store in which a write by another one comes between looking up the files and reading them."""
+
+    rows = frame(("a", 2, 2, 2.0))
+
+    def _manifest(self):
+        manifest = super()._manifest()
+        PriceStore(self.folder).write(self.rows)
+        return manifest
+
+
+def test_a_reading_overtaken_by_a_write_starts_again(tmp_path: Path) -> None:
+    """When the files looked up are swept away before they are read, the new state is read."""
+    PriceStore(tmp_path).write(frame(("a", 1, 1, 1.0)))
+    assert Overtaken(tmp_path).read()["price"].to_list() == [1.0, 2.0]
+
+
 def test_a_second_writer_is_told_to_try_again(tmp_path: Path) -> None:
     """While one process holds the store, another one's write is refused as transient."""
     store = PriceStore(tmp_path)
