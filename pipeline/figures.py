@@ -172,7 +172,7 @@ def _draw_fan(ax: Axes, rows: Forecasts, zero: np.ndarray) -> None:
     time, quantile, actual = _moment(rows.target_time), rows.quantile - zero[:, None], rows.actual - zero
     for percent, colour in FAN.items():
         lower, upper = INTERVALS[percent]
-        label = f"{percent} % (holds {np.mean(covered(rows, percent)):.0%})"
+        label = f"{percent} % (holds {100 * np.mean(covered(rows, percent)):.0f} %)"
         ax.fill_between(time, quantile[:, lower], quantile[:, upper], color=colour, lw=0, label=label)
     ax.plot(time, quantile[:, MEDIAN], color=BLUE, lw=1.0, label="median")
     missed = covered(rows, max(FAN)) == 0

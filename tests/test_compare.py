@@ -275,7 +275,7 @@ def test_a_table_of_different_rows_is_refused(market):
 
 
 def test_pooled_errors_do_not_depend_on_the_currency(market):
-    """Prices in cents instead of dollars, with their train scale, change no verdict and no p-value."""
+    """Prices in cents instead of dollars, with their train scale, change no verdict and no statistic."""
     models = metrics.by_model(rivals(market))
     cents = {
         name: replace(
@@ -289,7 +289,7 @@ def test_pooled_errors_do_not_depend_on_the_currency(market):
     before = judge(models, "biased", SCALE)
     after = judge(cents, "biased", SCALE | {"S1": 100 * SCALE["S1"]})
     assert after.text == before.text
-    assert after.against_last_value.p_value == pytest.approx(before.against_last_value.p_value)
+    assert after.against_last_value.statistic == pytest.approx(before.against_last_value.statistic)
 
 
 # ------------------------------------------------------------------------------------------------------ promotion
