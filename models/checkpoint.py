@@ -53,15 +53,15 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def save(forecaster: Forecaster, path: Path) -> None:
-    """Write a fitted forecaster into one file."""
-    facts = {"format": FORMAT, "name": forecaster.name, "transform": forecaster.transform.kind}
+def save(forecaster: Forecaster, path: Path, about: dict[str, Any] | None = None) -> None:
+    """Write a fitted forecaster into one file, with what else is to be known about it (JSON values)."""
+    facts = {"about": about or {}} | {"format": FORMAT, "name": forecaster.name, "transform": forecaster.transform.kind}
     facts |= {"core": type(forecaster.core).__name__, "settings": _settings(forecaster.core)}
     save_tensors(path, dict(forecaster.state_dict()), facts)
 
 
-def load(path: Path) -> Forecaster:
-    """Read a fitted forecaster; it gives the same forecasts bit for bit on the same machine."""
+def load(path: Path) -> tuple[Forecaster, dict[str, Any]]:
+    """Read a fitted forecaster, which gives the same forecasts bit for bit on the same machine, and what was said."""
     tensors, facts = load_tensors(path)
     if facts.get("format") != FORMAT:
         raise ModelError(f"{path}: expected format {FORMAT}, got {facts.get('format')}. It needs another version")
@@ -70,7 +70,7 @@ def load(path: Path) -> Forecaster:
     core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, facts["settings"])
     forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core)
     forecaster.load_state_dict(tensors)
-    return forecaster.eval()
+    return forecaster.eval(), facts["about"]
 
 
 def _settings(core: Any) -> dict[str, Any]:

@@ -332,3 +332,16 @@ def _reached(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> list[onnx.Nod
             needed |= set(node.input)
             kept.append(node)
     return kept[::-1]
+
+
+def inputs(proto: onnx.ModelProto) -> tuple[str, ...]:
+    """List the inputs that the graph reads."""
+    return tuple(i.name for i in proto.graph.input)
+
+
+def annotate(proto: onnx.ModelProto, key: str, text: str) -> bytes:
+    """Give the bytes of the model with one text in its metadata; the model given is not changed."""
+    noted = onnx.ModelProto()
+    noted.CopyFrom(proto)
+    helper.set_model_props(noted, {key: text})
+    return noted.SerializeToString(deterministic=True)

@@ -2,7 +2,8 @@
 
 Legend: N series, T time, S horizon steps, Q quantile levels.
 
-Comes in: a fitted forecaster and a panel. Goes out: `Forecasts`. Knows numpy and torch.
+Comes in: a fitted forecaster, or the session of an exported one, and a panel. Goes out: `Forecasts`. Knows numpy
+and torch.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from numpy.typing import NDArray
 
 from models.errors import DataError
 from models.forecaster import Forecaster
-from models.observation import Forecast, between
+from models.observation import Forecast, Observation, at, between
+from models.transforms import Transform
 from pipeline.forecasts import Forecasts
 from pipeline.moves import observations, outcomes
+from pipeline.session import Session
 from pipeline.windows import Panel
 
 CHUNK = 1024
@@ -42,21 +45,44 @@ def walk_forward(forecaster: Forecaster, panel: Panel, origins: NDArray[np.bool_
     DataError
         No wanted origin has an outcome.
     """
-    outcome = outcomes(panel, forecaster.transform, forecaster.horizon)[..., 0]
+    passes = _torch_passes(forecaster, panel)
+    return _collected(forecaster.name, forecaster.transform, forecaster.horizon, panel, origins, passes)
+
+
+def walk_session_forward(
+    session: Session, name: str, transform: Transform, panel: Panel, origins: NDArray[np.bool_]
+) -> Forecasts:
+    """Do the same with an exported file, as the stream would: what is served is what is judged.
+
+    Series that the file does not know run on its pooled row.
+    """
+    return _collected(name, transform, session.metadata.horizon, panel, origins, _session_passes(session, panel))
+
+
+def _collected(
+    model: str,
+    transform: Transform,
+    horizon: int,
+    panel: Panel,
+    origins: NDArray[np.bool_],
+    passes: Iterator[tuple[int, Forecast]],
+) -> Forecasts:
+    """Keep the wanted forecasts of a pass that have an outcome."""
+    outcome = outcomes(panel, transform, horizon)[..., 0]
     wanted = origins[..., None] & np.isfinite(outcome)
     if not wanted.any():
         raise DataError(
-            f"walk forward of {forecaster.name}: expected origins with known outcomes, got none among "
+            f"walk forward of {model}: expected origins with known outcomes, got none among "
             f"{int(origins.sum())} wanted. Give more data or a larger test split"
         )
-    parts = [_rows(forecast, wanted[:, start : start + CHUNK], start) for start, forecast in _passes(forecaster, panel)]
+    parts = [_rows(forecast, wanted[:, start : start + CHUNK], start) for start, forecast in passes]
     joined = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
     order = np.lexsort((joined["step"], joined["time_index"], joined["series"]))
-    return _forecasts(forecaster.name, panel, {k: v[order] for k, v in joined.items()}, outcome)
+    return _forecasts(model, panel, {k: v[order] for k, v in joined.items()}, outcome)
 
 
 @torch.no_grad()
-def _passes(forecaster: Forecaster, panel: Panel) -> Iterator[tuple[int, Forecast]]:
+def _torch_passes(forecaster: Forecaster, panel: Panel) -> Iterator[tuple[int, Forecast]]:
     """Carry the state over the panel, a stretch of time after another."""
     o = observations(panel, horizon=forecaster.horizon)
     state = forecaster.init_state(len(panel.names))
@@ -65,10 +91,28 @@ def _passes(forecaster: Forecaster, panel: Panel) -> Iterator[tuple[int, Forecas
         yield start, forecast
 
 
+def _session_passes(session: Session, panel: Panel) -> Iterator[tuple[int, Forecast]]:
+    """Carry the file's state over the panel; equal stretches to those of torch."""
+    rows = session.rows(panel.names)
+    state = session.initial(len(rows))
+    o = observations(panel, horizon=session.metadata.horizon)
+    time = panel.price.shape[1]
+    for start in range(0, time, CHUNK):
+        out = []
+        for t in range(start, min(start + CHUNK, time)):
+            now = at(o, t)
+            arrays = {f: getattr(now, f).numpy() for f in ("price", "mask", "past", "future", "elapsed")}
+            forecast, state = session.step(Observation(series=rows, **arrays), state)
+            out.append(forecast)
+        joined = {f: np.stack([getattr(x, f) for x in out], 1) for f in ("quantile", "loc", "scale", "df")}
+        yield start, Forecast(**joined)
+
+
 def _rows(forecast: Forecast, wanted: NDArray[np.bool_], start: int) -> dict[str, NDArray]:
     """Take the wanted (series, time, step) entries of a stretch."""
     series, time, step = np.nonzero(wanted)
-    quantile, loc, scale = (x.double().numpy() for x in (forecast.quantile, forecast.loc, forecast.scale))
+    parts = (forecast.quantile, forecast.loc, forecast.scale, forecast.df)
+    quantile, loc, scale, df = (np.asarray(x, dtype=np.float64) for x in parts)
     return {
         "series": series.astype(np.int32),
         "time_index": time + start,
@@ -76,7 +120,7 @@ def _rows(forecast: Forecast, wanted: NDArray[np.bool_], start: int) -> dict[str
         "quantile": quantile[series, time, step, 0],
         "loc": loc[series, time, step, 0],
         "scale": scale[series, time, step, 0],
-        "df": forecast.df.double().numpy()[series, time],
+        "df": df[series, time],
     }
 
 

@@ -28,7 +28,7 @@ from models.observation import MEDIAN
 from pipeline import snapshot as snapshots
 from pipeline.session import Session
 from pipeline.states import Applied, Stream
-from pipeline.ticks import DEAD, SENTENCES, Reason, Ticks, lines, parser
+from pipeline.ticks import DEAD, MALFORMED, SENTENCES, Reason, Ticks, lines, parser
 
 TEXT_BYTES = 512
 """How much of a refused line its dead letter quotes."""
@@ -232,15 +232,15 @@ def _written(target: Path | IO[bytes], length: int) -> Iterator[IO[bytes]]:
 
 def _blocks(source: io.BufferedIOBase, config: StreamConfig, skip: int) -> Iterator[tuple[list[bytes], Ticks]]:
     """Read and parse batches of lines, leaving out the first `skip` lines."""
-    number, head, parse = 0, b"", parser(b"", config.max_line_bytes)
-    for whole in lines(source, batch=config.batch, max_line_bytes=config.max_line_bytes):
+    number, head, parse, most = 0, b"", parser(b""), config.max_line_bytes
+    for whole in lines(source, batch=config.batch, max_line_bytes=most):
         if not head:
             head = next((line for line in whole if line.strip()), b"")
-            parse = parser(head, config.max_line_bytes)
+            parse = parser(head)
         block = whole[max(skip - number, 0) :]
         number += len(whole)
         if block:
-            yield block, Ticks.from_rows([parse(line) for line in block])
+            yield block, Ticks.from_rows([parse(line) if len(line) <= most else MALFORMED for line in block])
     if number < skip:
         raise DataError(
             f"ticks: the source ended after {number} lines, but {skip} were read before. Give the whole source"
@@ -252,26 +252,18 @@ def _render(session: Session, ticks: Ticks, applied: Applied) -> bytes:
     if len(applied.tick) == 0:
         return b""
     model, sha256 = session.metadata.name, session.sha256[:12]
-    quantile = applied.forecast.quantile[:, :, 0, :]
+    quantile = applied.forecast.quantile[:, :, 0]
+    median = np.ascontiguousarray(quantile[..., MEDIAN])
     origin = np.datetime_as_string(ticks.time[applied.tick].astype("datetime64[us]"), timezone="UTC").tolist()
-    names = [ticks.name[i] for i in applied.tick.tolist()]
-    option = orjson.OPT_APPEND_NEWLINE
+    name = [ticks.name[i] for i in applied.tick.tolist()]
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
     return b"".join(
         [
             orjson.dumps(
-                {
-                    "series": name,
-                    "origin_time": moment,
-                    "model": model,
-                    "sha256": sha256,
-                    "median": median,
-                    "quantiles": quantiles,
-                },
+                {"series": n, "origin_time": t, "model": model, "sha256": sha256, "median": m, "quantiles": q},
                 option=option,
             )
-            for name, moment, median, quantiles in zip(
-                names, origin, quantile[..., MEDIAN].tolist(), quantile.tolist(), strict=True
-            )
+            for n, t, m, q in zip(name, origin, median, quantile, strict=True)
         ]
     )
 

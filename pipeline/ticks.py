@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
+from functools import partial
 
 import numpy as np
 import orjson
@@ -76,7 +77,7 @@ Row = tuple[Reason, str, int, float]
 Parser = Callable[[bytes], Row]
 
 _BLANK: Row = (Reason.BLANK, "", 0, 0.0)
-_MALFORMED: Row = (Reason.MALFORMED, "", 0, 0.0)
+MALFORMED: Row = (Reason.MALFORMED, "", 0, 0.0)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = -(2**62)
 _MILLISECONDS = 7_258_118_400_000
@@ -125,7 +126,7 @@ class Ticks:
 def row(name: object, time: object, price: object) -> Row:
     """Give three values of a line their types, or the reason why they have others."""
     if type(name) is not str:
-        return _MALFORMED
+        return MALFORMED
     if type(time) is str:
         us = _parse_time(time)
     elif type(time) is int:
@@ -140,26 +141,16 @@ def row(name: object, time: object, price: object) -> Row:
         return Reason.HOLE, name, us, 0.0
     if type(price) is int:
         return (Reason.ACCEPTED, name, us, float(price)) if abs(price) < 2**1000 else (Reason.NOT_FINITE, name, us, 0.0)
-    return _MALFORMED
+    return MALFORMED
 
 
-def parser(head: bytes, max_line_bytes: int) -> Parser:
-    """Choose by the first line that is not blank: a header with series, time and price is CSV, all else JSON.
-
-    Parameters
-    ----------
-    head : bytes
-        That line.
-    max_line_bytes : int
-        Longer lines are malformed.
-    """
-    columns = _csv_fields(head)
-    if columns is None or not {"series", "time", "price"} <= {c.lower() for c in columns}:
-        return lambda line: _json_row(line) if len(line) <= max_line_bytes else _MALFORMED
-    lower = [c.lower() for c in columns]
-    header = head.strip()
-    where = (lower.index("series"), lower.index("time"), lower.index("price"))
-    return lambda line: _csv_row(line, header, where) if len(line) <= max_line_bytes else _MALFORMED
+def parser(head: bytes) -> Parser:
+    """Choose by the first line that is not blank: a header with series, time and price is CSV, all else JSON."""
+    columns = [column.lower() for column in _csv_fields(head.strip()) or ()]
+    if not {"series", "time", "price"} <= set(columns):
+        return _json_row
+    where = (columns.index("series"), columns.index("time"), columns.index("price"))
+    return partial(_csv_row, header=head.strip(), where=where)
 
 
 def lines(source: io.BufferedIOBase, *, batch: int, max_line_bytes: int) -> Iterator[list[bytes]]:
@@ -185,7 +176,7 @@ def _json_row(line: bytes) -> Row:
         record = orjson.loads(line)
         return row(record["series"], record["time"], record["price"])
     except (ValueError, KeyError, TypeError):
-        return _MALFORMED if line.strip() else _BLANK
+        return MALFORMED if line.strip() else _BLANK
 
 
 def _csv_row(line: bytes, header: bytes, where: tuple[int, int, int]) -> Row:
@@ -194,7 +185,7 @@ def _csv_row(line: bytes, header: bytes, where: tuple[int, int, int]) -> Row:
         return _BLANK
     fields = _csv_fields(line)
     if fields is None or len(fields) <= max(where):
-        return _MALFORMED
+        return MALFORMED
     name, time, price = (fields[i] for i in where)
     moment = int(time) if time.isascii() and time.removeprefix("-").isdigit() and len(time) < 20 else time
     return row(name, moment, _parse_price(price))

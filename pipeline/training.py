@@ -159,7 +159,7 @@ class Training:
             core = Recurrent(network, unit=typical_move(panel, transform, split.train_end_time), horizon=horizon)
         self.core = core.to(self.device)
         self.forecaster = Forecaster(name, transform, core).to(self.device)
-        self.train, self.validation, self.layout = self._prepare(panel, split)
+        self.train, self.validation, self.layout, self.continued = self._prepare(panel, split)
         self.optimiser = torch.optim.AdamW(core.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.best = {k: v.detach().clone() for k, v in core.state_dict().items()}
         self.ended = self._zeros(len(self.train.steps))
@@ -213,7 +213,7 @@ class Training:
 
     def _pass_over_lanes(self) -> tuple[Tensor, Tensor]:
         """Go once over the lanes, chunk by chunk; give the mean loss and the mean gradient norm."""
-        hidden = self._starting_states()
+        hidden = self._carry_on(self.layout.previous)
         loss_sum = weight_sum = norm_sum = torch.zeros((), device=self.device)
         starts = range(0, self.train.inputs.shape[1], self.config.chunk)
         for start in starts:
@@ -235,9 +235,9 @@ class Training:
         loss = self.core.head.loss(top, target.flatten(0, 1))
         return (loss * weight.flatten(0, 1)).sum(), weight.sum(), hidden
 
-    def _starting_states(self) -> tuple[Tensor, ...]:
-        """Give each lane the state in which the lane before it ended, zero where a series truly begins."""
-        before = torch.as_tensor(self.layout.previous, device=self.device, dtype=torch.int64)
+    def _carry_on(self, lanes_before: np.ndarray) -> tuple[Tensor, ...]:
+        """Give the states in which the named lanes ended; zero for -1, where a series truly begins."""
+        before = torch.as_tensor(lanes_before, device=self.device, dtype=torch.int64)
         begins = (before < 0)[None, :, None]
         return tuple(torch.where(begins, 0.0, x[:, before.clamp(min=0)]) for x in self.ended)
 
@@ -245,8 +245,7 @@ class Training:
     def _validate(self) -> Tensor:
         """Mean loss on the validation origins, from the states at the end of the training span."""
         self.core.eval()
-        last = torch.as_tensor(self.layout.last, device=self.device, dtype=torch.int64)
-        hidden = tuple(x[:, last] for x in self.ended)
+        hidden = self._carry_on(self.continued)
         length = self.validation.inputs.shape[1]
         total, weight, _ = self._loss(self.validation.chunk(0, length), hidden)
         return total / weight.clamp(min=1)
@@ -262,11 +261,12 @@ class Training:
         shape = (self.core.config.layers, batch, self.core.config.hidden)
         return tuple(torch.zeros(shape, device=self.device) for _ in CARRIED[self.core.kind])
 
-    def _prepare(self, panel: Panel, split: Split) -> tuple[Lane, Lane, Lanes]:
+    def _prepare(self, panel: Panel, split: Split) -> tuple[Lane, Lane, Lanes, np.ndarray]:
         """Compute inputs and targets once for each series, and lay them out in lanes."""
         seen = panel.before(split.validation_end_time)
         series = self._series_tensors(seen)
         moved = ~series.pop("held").numpy()
+        # by origin time: the last train origins are validation inputs only, their targets lie there
         train_rows = moved & (seen.time < split.train_end_time)
         validation_rows = moved & (seen.time >= split.train_end_time)
         horizon = self.core.horizon
@@ -281,7 +281,9 @@ class Training:
                 f"training {self.forecaster.name}: expected origins in train and validation, got "
                 f"{int(train.weight.sum())} and {int(validation.weight.sum())}. Give more data or larger splits"
             )
-        return train, validation, layout
+        last_lane = np.full(len(panel.names), -1)
+        last_lane[layout.series] = np.arange(len(layout.series))
+        return train, validation, layout, last_lane[one_each.series]
 
     @torch.no_grad()
     def _series_tensors(self, panel: Panel) -> dict[str, Tensor]:

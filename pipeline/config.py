@@ -1,0 +1,69 @@
+"""All settings of a run in one tree; the defaults are the reference run on the bundled sample.
+
+Comes in: nothing. Goes out: `Config`, which `settings.load` reads from TOML. Each part belongs to the file that
+it configures. Imported by steps and by the flows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import ConfigError, unknown
+from models.transforms import TransformKind
+from pipeline.compare import CompareConfig
+from pipeline.fitting import MODELS, FitConfig
+from pipeline.ingest import IngestConfig
+from pipeline.stream import StreamConfig
+from pipeline.tracking import TrackingConfig
+from pipeline.windows import SplitConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of a run.
+
+    Attributes
+    ----------
+    folder : Path
+        Data folder: prices, models, forecasts, champions, and the MLflow store by default.
+    champion : str
+        Name under which the best model is published: a-z, 0-9, _ and -.
+    models : tuple of str
+        Models to fit and compare.
+    transform : {"log", "asinh"}
+        Scale on which models work: log returns, or asinh differences where prices fall below zero.
+    ingest : IngestConfig
+        What is read, and what is done about faults.
+    split : SplitConfig
+        Train, validation and test.
+    fit : FitConfig
+        Horizon, and settings of each kind of model.
+    compare : CompareConfig
+        Level of the tests and the references.
+    tracking : TrackingConfig
+        Where runs and models are recorded.
+    stream : StreamConfig
+        The stream of ticks.
+    """
+
+    folder: Path = Path(".statecast")
+    champion: str = "champion"
+    models: tuple[str, ...] = MODELS
+    transform: TransformKind = "log"
+    ingest: IngestConfig = IngestConfig()
+    split: SplitConfig = SplitConfig()
+    fit: FitConfig = FitConfig()
+    compare: CompareConfig = CompareConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    stream: StreamConfig = StreamConfig()
+
+    def __post_init__(self) -> None:
+        for name in self.models:
+            if name not in MODELS:
+                raise ConfigError(unknown("model", name, MODELS))
+        if len(set(self.models)) != len(self.models) or not self.models:
+            raise ConfigError(f"models: expected at least one and none twice, got {list(self.models)}")
+        needed = {self.compare.last_value} - set(self.models)
+        if needed:
+            raise ConfigError(f"models: {needed.pop()} is missing; every comparison needs the naive forecast beside it")

@@ -1,0 +1,374 @@
+"""What a retrain does, step by step, from files to files: so each step can be run, repeated and resumed alone.
+
+    ingest    the files named in the settings          -> price store
+    train     price store                              -> models/<name>.safetensors
+    backtest  price store, model                       -> forecasts/<name>.parquet
+    compare   forecasts of all models                  -> comparison.json, figures/
+    record    all of these                             -> MLflow
+    promote   comparison, models                       -> ONNX files, registry, champions folder
+
+Comes in: `Config`. Goes out: files in its data folder, each written whole or not at all, and a small result to
+print. Imported by the flows and the command line.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from models import checkpoint
+from models.errors import ConfigError, DataError, PolicyError, unknown
+from models.forecaster import Forecaster
+from models.transforms import Transform, fit_transform
+from pipeline import archive, champions, figures, metrics, settings
+from pipeline.atomic import replacing
+from pipeline.backtest import walk_forward, walk_session_forward
+from pipeline.compare import Decision, Row, champion, comparison_table
+from pipeline.config import Config
+from pipeline.export import Provenance, export
+from pipeline.fitting import fit
+from pipeline.forecasts import Forecasts
+from pipeline.ingest import IngestReport
+from pipeline.ingest import ingest as read_prices
+from pipeline.prices import PriceStore, WriteResult
+from pipeline.prices import digest as digest_of
+from pipeline.tracking import Tracker
+from pipeline.training import EpochRecord, resolve_device
+from pipeline.windows import Panel, Split, panel, split
+
+INCUMBENT = "incumbent"
+"""Name in the comparison of the champion that serves now, judged by its own file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Prices in the store, ready for models, and how they are split."""
+
+    panel: Panel
+    split: Split
+    transform: Transform
+    sha256: str
+
+
+def ingest(config: Config) -> tuple[IngestReport, WriteResult]:
+    """Read the prices named in the settings through their policies, and add what is new to the store."""
+    frame, report = read_prices(config.ingest)
+    written = PriceStore(config.folder / "prices").write(frame)
+    _write_json(config.folder / "ingest.json", report.to_dict() | asdict(written))
+    return report, written
+
+
+def load(config: Config) -> Data:
+    """Read the store, cut it into train, validation and test, and fit the transform on train.
+
+    Raises
+    ------
+    PolicyError
+        The log transform meets a price that is not above zero.
+    """
+    frame = PriceStore(config.folder / "prices").read()
+    columns = (frame["series_id"].to_numpy(), frame["time"].to_physical().to_numpy(), frame["price"].to_numpy())
+    prices = panel(*columns)
+    _refuse_non_positive(prices, config)
+    parts = split(prices, config.split)
+    train = prices.before(parts.train_end_time)
+    transform = fit_transform(
+        config.transform, [price[mask] for price, mask in zip(train.price, train.mask, strict=True)]
+    )
+    return Data(panel=prices, split=parts, transform=transform, sha256=digest_of(frame))
+
+
+def _refuse_non_positive(prices: Panel, config: Config) -> None:
+    if config.transform != "log" or not (bad := prices.mask & ~(prices.price > 0)).any():
+        return
+    row, column = np.argwhere(bad)[0]
+    raise PolicyError(
+        f"log transform: expected prices above zero, got {int(bad.sum())} that are not, first {prices.names[row]} at "
+        f"{iso(prices.time[row, column])} = {prices.price[row, column]}. Set transform to 'asinh', or "
+        "ingest.non_positive to 'drop'"
+    )
+
+
+def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> float:
+    """Fit one model and save it; give the seconds that it took.
+
+    A network's fit in progress is kept after every epoch, and goes on from there if the process died.
+    """
+    data = load(config)
+    key = "-".join((settings.digest(config.fit)[:8], settings.digest(config.split)[:8], data.sha256[:8]))
+    progress = config.folder / "progress" / f"{name}-{key}.safetensors"
+    records: list[EpochRecord] = []
+
+    def note(record: EpochRecord) -> None:
+        records.append(record)
+        on_epoch(record)
+
+    started = datetime.now(UTC)
+    forecaster = fit(name, data.panel, data.split, data.transform, config.fit, checkpoint=progress, on_epoch=note)
+    seconds = (datetime.now(UTC) - started).total_seconds()
+    about = {
+        "series": data.panel.names,
+        "data_sha256": data.sha256,
+        "split": asdict(data.split),
+        "seconds": seconds,
+        "commit": commit(),
+        "config": settings.to_dict(config.fit),
+        "records": [asdict(r) for r in records],
+    }
+    checkpoint.save(forecaster, config.folder / "models" / f"{name}.safetensors", about)
+    progress.unlink(missing_ok=True)
+    return seconds
+
+
+def load_model(config: Config, name: str) -> tuple[Forecaster, dict[str, Any]]:
+    """Read a trained model.
+
+    Raises
+    ------
+    ConfigError
+        No model of that name was trained; those that were are listed.
+    """
+    path = config.folder / "models" / f"{name}.safetensors"
+    if not path.exists():
+        trained = [p.stem for p in path.parent.glob("*.safetensors")]
+        raise ConfigError(f"{unknown('trained model', name, trained)}. Run `statecast train {name}` first")
+    return checkpoint.load(path)
+
+
+def backtest(config: Config, name: str) -> Forecasts:
+    """Walk a trained model over the test split that its fit has not seen, and keep the forecasts.
+
+    Raises
+    ------
+    DataError
+        The series in the store are not those of the fit.
+    """
+    forecaster, about = load_model(config, name)
+    data = load(config)
+    if tuple(about["series"]) != data.panel.names:
+        raise DataError(
+            f"backtest of {name}: fitted on {list(about['series'])}, but the store holds {list(data.panel.names)}. "
+            f"Run `statecast train {name}` again"
+        )
+    origins = Split(**about["split"]).origins(data.panel, "test")
+    forecasts = walk_forward(forecaster, data.panel, origins)
+    archive.save(forecasts, config.folder / "forecasts" / f"{name}.parquet")
+    return forecasts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The table, the decision, and where the figures are."""
+
+    rows: list[Row]
+    decision: Decision
+    figures: list[Path]
+
+
+def compare(config: Config) -> Compared:
+    """Score and judge all models of the settings on identical origins, decide who serves, and draw figures."""
+    forecasts = [archive.load(config.folder / "forecasts" / f"{name}.parquet") for name in config.models]
+    data = load(config)
+    naive = _naive_scale(data)
+    rows = comparison_table(forecasts, naive, config.compare)
+    served = _incumbent(config, data, forecasts[0])
+    decision = champion([*forecasts, *served], INCUMBENT if served else None, config.compare)
+    drawn = _draw(config, forecasts, decision)
+    _write_json(
+        config.folder / "comparison.json",
+        {"rows": [asdict(r) for r in rows], "decision": asdict(decision), "data_sha256": data.sha256},
+    )
+    return Compared(rows=rows, decision=decision, figures=drawn)
+
+
+def _naive_scale(data: Data) -> dict[str, float]:
+    before = data.panel.before(data.split.validation_end_time)
+    return {name: metrics.naive_scale(before.price[k]) for k, name in enumerate(before.names)}
+
+
+def _incumbent(config: Config, data: Data, like: Forecasts) -> list[Forecasts]:
+    """Forecast with the file that serves now, on the rows that are compared; nothing where none serves."""
+    folder = config.folder / "champions"
+    if not (folder / f"{config.champion}.json").exists():
+        return []
+    session = champions.load(folder, config.champion)
+    first = int(like.origin_time.min())
+    origins = data.split.origins(data.panel, "test") & (data.panel.time >= first)
+    return [walk_session_forward(session, INCUMBENT, data.transform, data.panel, origins)]
+
+
+def _draw(config: Config, forecasts: list[Forecasts], decision: Decision) -> list[Path]:
+    """Draw the skill of all models, and calibration and fans of the one that is to serve."""
+    folder = config.folder / "figures"
+    chosen = next((f for f in forecasts if f.model == decision.model), forecasts[0])
+    drawn = {"skill": figures.skill_over_time(forecasts, config.compare.last_value)}
+    drawn[f"calibration-{chosen.model}"] = figures.calibration(chosen)
+    for name in chosen.names[:5]:
+        drawn[f"fan-{chosen.model}-{name}"] = figures.fan_chart(chosen.of(name))
+    return [figures.save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
+
+
+def record(config: Config) -> str:
+    """Log the comparison to MLflow: a parent run, and a child for each model; give the parent's id."""
+    comparison = _read_json(config.folder / "comparison.json")
+    data = load(config)
+    tags = {
+        "data_sha256": data.sha256,
+        "data_start": iso(int(data.panel.time[:, 0].min())),
+        "data_end": iso(int(data.panel.time.max())),
+        "commit": commit(),
+        "seed": config.fit.training.seed,
+        "device": resolve_device(config.fit.training.device).type,
+        "decision": comparison["decision"]["reason"],
+    }
+    children = {}
+    tracker = Tracker(config.tracking, config.folder)
+    with tracker.retrain(settings.flat(config), tags) as parent:
+        parent.json(comparison, "comparison.json")
+        parent.json(settings.to_dict(config), "config.json")
+        for path in sorted((config.folder / "figures").glob("*.png")):
+            parent.file(path, "figures")
+        for name in config.models:
+            with parent.model(name, {"model": name}) as child:
+                _record_model(config, child, name, comparison)
+                children[name] = child.id
+    _write_json(config.folder / "runs.json", {"parent": parent.id, "models": children})
+    return parent.id
+
+
+def _record_model(config: Config, child: Any, name: str, comparison: dict[str, Any]) -> None:
+    """Log one model: its settings, its training curves, its scores by series and pooled, its own parameters."""
+    forecaster, about = load_model(config, name)
+    child.tags({"kind": forecaster.kind, "seconds": about["seconds"], "commit": about["commit"]})
+    if about["records"]:
+        child.curve(
+            {"step": r["epoch"], **{k: r[k] for k in ("train_loss", "validation_loss")}} for r in about["records"]
+        )
+        curve = [(r["epoch"], r["train_loss"], r["validation_loss"]) for r in about["records"]]
+        child.figure(figures.loss_curves(curve, model=name, series=", ".join(about["series"])), "figures/loss.png")
+    child.scores({r["series"]: r["scores"] for r in comparison["rows"] if r["model"] == name})
+    child.json({r["series"]: r["verdict"] for r in comparison["rows"] if r["model"] == name}, "verdicts.json")
+    if not about["records"]:
+        tables = {k: v.tolist() for k, v in forecaster.core.state_dict().items()}
+        child.json({"rows": ["pooled", *about["series"]], "parameters": tables}, "parameters.json")
+    child.file(config.folder / "models" / f"{name}.safetensors", "model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promoted:
+    """Which model serves, its file, whether it is new, and why."""
+
+    model: str
+    file: Path
+    sha256: str
+    version: int
+    changed: bool
+    reason: str
+
+
+def promote(config: Config, name: str | None = None) -> Promoted:
+    """Export the chosen model through the parity gate, register it, and publish it to the champions folder.
+
+    Without a name the decision of the last comparison is carried out; when the incumbent keeps its place,
+    nothing changes.
+    """
+    decision = Decision(**_read_json(config.folder / "comparison.json")["decision"])
+    reason = decision.reason if name is None else f"{name} was named by hand"
+    chosen = name or decision.model
+    folder = config.folder / "champions"
+    if chosen == INCUMBENT:
+        serving = champions.current(folder, config.champion)
+        kept = str(serving.fields.get("model", INCUMBENT))
+        return Promoted(
+            model=kept,
+            file=folder / serving.file,
+            sha256=serving.sha256,
+            version=serving.version,
+            changed=False,
+            reason=reason,
+        )
+    exported = config.folder / "exports" / f"{chosen}.onnx"
+    export_model(config, chosen, exported)
+    _register(config, chosen, decision, exported)
+    published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason})
+    return Promoted(
+        model=chosen,
+        file=folder / published.file,
+        sha256=published.sha256,
+        version=published.version,
+        changed=True,
+        reason=reason,
+    )
+
+
+def _register(config: Config, chosen: str, decision: Decision, exported: Path) -> None:
+    """Register champion and challenger in MLflow, under the runs that recorded them."""
+    runs = _read_json(config.folder / "runs.json")["models"]
+    tracker = Tracker(config.tracking, config.folder)
+    champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, {"model": chosen})
+    rival = decision.challenger if chosen == decision.model else decision.model
+    second = None
+    if rival in runs and rival != chosen:
+        path = exported.with_name(f"{rival}.onnx")
+        export_model(config, rival, path)
+        second = tracker.log_model(tracker.run(runs[rival]), path, {"model": rival}).number
+    tracker.set_aliases(champion_version.number, second)
+
+
+def export_model(config: Config, name: str, path: Path) -> None:
+    """Export a trained model as one ONNX file, through the parity gate."""
+    forecaster, about = load_model(config, name)
+    data = load(config)
+    provenance = Provenance(
+        series=tuple(about["series"]),
+        grid=data.panel.grid,
+        cutoff_time=iso(about["split"]["validation_end_time"]),
+        data_sha256=about["data_sha256"],
+        commit=about["commit"],
+        config=about["config"],
+    )
+    export(forecaster, provenance, path)
+
+
+def iso(microseconds: int) -> str:
+    """Write a moment as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def commit() -> str:
+    """Name the version of the code: the git commit where there is one, else that of the package."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        from importlib.metadata import version
+
+        return f"statecast {version('statecast')}"
+    return found.stdout.strip()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise DataError(f"{path}: expected the result of an earlier step, got {error}. Run that step first") from error
