@@ -24,6 +24,9 @@ from pipeline.windows import Panel, Split
 MODELS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru")
 """Every model, the simplest first."""
 
+NETWORKS = ("rnn", "lstm", "gru")
+"""Those that are trained over epochs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
@@ -75,7 +78,7 @@ def fit(
     """
     if name not in MODELS:
         raise ConfigError(unknown("model", name, MODELS))
-    if name in ("rnn", "lstm", "gru"):
+    if name in NETWORKS:
         network = replace(config.network, cell=name)
         shape = {"network": network, "config": config.training, "horizon": config.horizon}
         return fit_recurrent(Training(name, panel, split, transform, checkpoint=checkpoint, **shape), on_epoch)

@@ -39,36 +39,55 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """The user's names of the columns."""
+    """The user's names of the columns.
+
+    Attributes
+    ----------
+    series_id : str
+        Name of the series: text, or a number that is taken as text.
+    time : str
+        Moment of the price.
+    price : str
+        The price.
+    available_time : str or None
+        Moment at which the price became known; by default the moment of the price itself.
+    """
 
     series_id: str = "series_id"
-    """Name of the series: text, or a number that is taken as text."""
     time: str = "time"
-    """Moment of the price."""
     price: str = "price"
-    """The price."""
     available_time: str | None = None
-    """Moment at which the price became known; by default the moment of the price itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """What to read, and what to do about each fault."""
+    """What to read, and what to do about each fault.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Files to read, .csv, .csv.gz or .parquet, in this order; "sample" is the bundled sample.
+    columns : Columns
+        The names of the columns in the files.
+    null : {"drop", "keep", "raise"}
+        A price that is missing, NaN or infinite; keep makes it a null, a known hole.
+    non_positive : {"raise", "drop", "keep"}
+        A price of zero or less; keep is for the asinh transform, log returns cannot take it.
+    disorder : {"sort", "raise"}
+        A row earlier in time than the row before it in the same series.
+    duplicate : {"drop", "raise"}
+        A row that another one repeats exactly.
+    conflict : {"raise", "keep_last"}
+        Rows of one series, time and available time whose prices differ; keep_last keeps the last one read.
+    """
 
     paths: tuple[str, ...] = (SAMPLE,)
-    """Files to read, .csv, .csv.gz or .parquet, in this order; "sample" is the bundled sample."""
     columns: Columns = Columns()
-    """The names of the columns in the files."""
     null: Literal["drop", "keep", "raise"] = "drop"
-    """A price that is missing, NaN or infinite; keep makes it a null, a known hole."""
     non_positive: Literal["raise", "drop", "keep"] = "raise"
-    """A price of zero or less; keep is for the asinh transform, log returns cannot take it."""
     disorder: Literal["sort", "raise"] = "sort"
-    """A row earlier in time than the row before it in the same series."""
     duplicate: Literal["drop", "raise"] = "drop"
-    """A row that another one repeats exactly."""
     conflict: Literal["raise", "keep_last"] = "raise"
-    """Rows of one series, time and available time whose prices differ; keep_last keeps the last one read."""
 
     def __post_init__(self) -> None:
         if not self.paths or isinstance(self.paths, str):

@@ -38,16 +38,24 @@ _REASONS = len(Reason)
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """Settings of a run. None of them changes a forecast, but for `max_series` and `max_line_bytes`."""
+    """Settings of a run. None of them changes a forecast, but for `max_series` and `max_line_bytes`.
+
+    Attributes
+    ----------
+    batch : int
+        Most lines that are taken in together, 1 to 100,000.
+    max_series : int
+        Most series that are carried; ticks of further ones are refused. 1 to 100,000,000.
+    max_line_bytes : int
+        Longest line that is read, 64 bytes to 16 MiB.
+    snapshot_every : int
+        Batches between two snapshots, at least 1.
+    """
 
     batch: int = 1000
-    """Most lines that are taken in together, 1 to 100,000."""
     max_series: int = 1_000_000
-    """Most series that are carried; ticks of further ones are refused. 1 to 100,000,000."""
     max_line_bytes: int = 65_536
-    """Longest line that is read, 64 bytes to 16 MiB."""
     snapshot_every: int = 100
-    """Batches between two snapshots, at least 1."""
 
     def __post_init__(self) -> None:
         ranges = {"batch": 100_000, "max_series": 10**8, "max_line_bytes": 2**24, "snapshot_every": 10**9}

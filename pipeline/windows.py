@@ -223,12 +223,18 @@ def lag_windows(x: NDArray[Any], lags: int) -> NDArray[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """How much of the pooled history is kept apart, latest last. Train is what remains."""
+    """How much of the pooled history is kept apart, latest last. Train is what remains.
+
+    Attributes
+    ----------
+    validation : float
+        Fraction of the published observations of all series, before the test.
+    test : float
+        Fraction of the published observations of all series, at the end.
+    """
 
     validation: float = 0.16
-    """Fraction of the published observations of all series, before the test."""
     test: float = 0.2
-    """Fraction of the published observations of all series, at the end."""
 
     def __post_init__(self) -> None:
         if not (0 < self.validation < 1 and 0 < self.test < 1 and self.validation + self.test < 1):
@@ -304,18 +310,6 @@ def split(panel: Panel, config: SplitConfig) -> Split:
             f" validation ({config.validation:.0%}) and test ({config.test:.0%})"
         )
     return Split(train_end_time=train_end, validation_end_time=validation_end)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaneConfig:
-    """How many pieces of series are trained side by side."""
-
-    lanes: int = 48
-    """Most lanes; more are made only where there are more series."""
-
-    def __post_init__(self) -> None:
-        if self.lanes < 1:
-            raise ConfigError(f"lanes must be at least 1, not {self.lanes}")
 
 
 @dataclass(frozen=True, kw_only=True)

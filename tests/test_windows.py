@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from models.errors import ConfigError, DataError
 from pipeline import windows
-from pipeline.windows import LaneConfig, Panel, Split, SplitConfig, lag_windows, lanes, panel, split
+from pipeline.windows import Panel, Split, SplitConfig, lag_windows, lanes, panel, split
 
 DAY = 86_400_000_000
 STEADY = settings(deadline=None)
@@ -283,8 +283,6 @@ def test_lanes_without_observations_are_refused() -> None:
     for lengths in ([], [0, 0], [-1, 3]):
         with pytest.raises(DataError, match="lanes need series with observations"):
             lanes(lengths, 4)
-    with pytest.raises(ConfigError, match="at least 1, not 0"):
-        LaneConfig(lanes=0)
 
 
 def test_windows_import_neither_polars_nor_torch() -> None:

@@ -1,0 +1,46 @@
+"""Prefect without a server to start: the environment of a run inside this process.
+
+Comes in: a data folder. Goes out: environment variables, then a finished flow. Must run before prefect is first
+imported; imported by the command line only.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.retrain import Retrained, Watch
+    from pipeline.config import Config
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Give the settings of an embedded Prefect: its home in the data folder, nothing sent out, time to start."""
+    return {
+        "PREFECT_HOME": str((folder / "prefect").resolve()),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "DO_NOT_TRACK": "true",
+    }
+
+
+def retrain_in_prefect(config: Config, watch: Watch) -> Retrained:
+    """Run the retrain as a Prefect flow against a server that lives as long as this call; what is set already stays."""
+    for name, value in environment(config.folder).items():
+        os.environ.setdefault(name, value)
+    watch.begins("starting the embedded Prefect")
+    from prefect import flow
+
+    from flows.prefect_flows import watched_retrain
+
+    result: list[Retrained] = []
+
+    @flow(name="statecast-retrain", persist_result=False)
+    def watched() -> None:
+        result.append(watched_retrain(config, watch))
+
+    watched()
+    return result[0]

@@ -1,0 +1,98 @@
+"""The order of a retrain, written once as plain code; whoever runs it supplies what wraps each step.
+
+Comes in: settings, a wrapper, and someone who watches. Goes out: `Retrained`. Knows no Prefect: the Prefect flow in
+`prefect_flows.py` passes a wrapper that makes each step a task, the command line passes none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline import steps
+from pipeline.config import Config
+from pipeline.fitting import NETWORKS
+from pipeline.ingest import IngestReport
+from pipeline.steps import Compared, Promoted
+from pipeline.training import EpochRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a wrapper should do for a step: how often to repeat it when a service did not answer, and for how long."""
+
+    retries: int = 0
+    timeout_s: float = 3600.0
+
+
+SERVICE = Policy(retries=3, timeout_s=600.0)
+COMPUTE = Policy()
+
+Wrap = Callable[[Callable[..., Any], Policy], Callable[..., Any]]
+
+
+def plain(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:  # noqa: ARG001  the simplest wrapper
+    """Run a step as it is."""
+    return step
+
+
+class Watch(Protocol):
+    """Who is told what happens; `flows/screen.py` shows it, `Unwatched` does not."""
+
+    def ingested(self, report: IngestReport) -> None:
+        """Note that prices are in the store."""
+        ...
+
+    def begins(self, what: str, epochs: int = 0) -> None:
+        """Note that something begins which may take more than a second."""
+        ...
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Note that a network has trained for another epoch."""
+        ...
+
+    def compared(self, result: Compared) -> None:
+        """Note that the models are compared."""
+        ...
+
+    def promoted(self, result: Promoted) -> None:
+        """Note who serves."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrained:
+    """What a retrain gave."""
+
+    report: IngestReport
+    compared: Compared
+    run: str
+    promoted: Promoted
+
+
+def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
+    """Ingest, fit and walk forward every model, compare, record, and promote whoever has earned it."""
+    watch.begins("reading prices")
+    report, _ = wrap(steps.ingest, SERVICE)(config)
+    watch.ingested(report)
+    for name in config.models:
+        fit_and_walk(config, name, watch, wrap)
+    watch.begins("comparing models")
+    compared = wrap(steps.compare, COMPUTE)(config)
+    watch.compared(compared)
+    watch.begins("recording in MLflow")
+    run = wrap(steps.record, SERVICE)(config)
+    watch.begins("exporting through the parity gate, and promoting")
+    promoted = wrap(steps.promote, SERVICE)(config)
+    watch.promoted(promoted)
+    return Retrained(report=report, compared=compared, run=run, promoted=promoted)
+
+
+def fit_and_walk(config: Config, name: str, watch: Watch, wrap: Wrap = plain) -> None:
+    """Fit one model and walk it forward."""
+    epochs = config.fit.training.epochs if name in NETWORKS else 0
+    watch.begins(f"fitting {name}", epochs)
+    wrap(steps.train, COMPUTE)(config, name, watch.epoch)
+    watch.begins(f"walking {name} forward")
+    wrap(steps.backtest, COMPUTE)(config, name)

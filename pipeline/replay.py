@@ -1,0 +1,114 @@
+"""Drive the stream from the price store: the past as it would have come, tick by tick, from the served file.
+
+Comes in: a price store and a champion. Goes out: forecasts as JSON lines, and what was seen on the way. Knows
+polars; imported by the flows and the command line.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from models.errors import DataError
+from models.observation import LEVELS
+from pipeline.prices import PriceStore
+from pipeline.session import Session
+from pipeline.stream import StreamConfig, StreamReport, run
+
+INTERVAL = (LEVELS.index(0.025), LEVELS.index(0.975))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """What a replay gave: the stream's own report, and how its latest forecasts held.
+
+    Attributes
+    ----------
+    stream : StreamReport
+    copies : int
+        How often each series was replayed under a name of its own, to reach a number of ticks.
+    scored : int
+        Forecasts of step 1 whose origin lies in the last `days`.
+    coverage_95 : float
+        Share of them whose target fell into the central 95 % interval; NaN where none was scored.
+    """
+
+    stream: StreamReport
+    copies: int
+    scored: int
+    coverage_95: float
+
+
+def replay(
+    session: Session,
+    prices: Path,
+    out: Path,
+    *,
+    days: int = 365,
+    ticks: int | None = None,
+    config: StreamConfig | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Replayed:
+    """Stream the whole store in order of time, so that the last `days` are forecast from warm states.
+
+    Parameters
+    ----------
+    session : Session
+    prices : Path
+        Folder of the price store.
+    out : Path
+        Forecasts, JSON lines; dead letters go beside it.
+    days : int
+        Calendar days before the last price that are scored.
+    ticks : int, optional
+        Replay exactly so many: series are copied under names such as `SP500~2` until there are enough, which says
+        something about throughput and nothing about forecasts.
+
+    Raises
+    ------
+    DataError
+        The store holds no prices.
+    """
+    frame = PriceStore(prices).read().select("series_id", "time", "price").drop_nulls()
+    if frame.is_empty():
+        raise DataError(f"{prices}: expected prices to replay, got none. Run `statecast ingest` first")
+    copies = 1 if ticks is None else -(-ticks // len(frame))
+    source = _lines(frame, copies, ticks)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    report = run(session, source, out, out.with_suffix(".dead.jsonl"), config=config, on_progress=on_progress)
+    scored, covered = _coverage(frame, out, days)
+    return Replayed(stream=report, copies=copies, scored=scored, coverage_95=covered)
+
+
+def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> io.BytesIO:
+    """Write the prices as JSON lines in order of time."""
+    named = [
+        frame.with_columns(pl.col("series_id") + ("" if k == 1 else f"~{k}"), copy=pl.lit(k))
+        for k in range(1, copies + 1)
+    ]
+    ordered = pl.concat(named).sort("time", "series_id", "copy").head(ticks)
+    out = io.BytesIO()
+    ordered.select(pl.col("series_id").alias("series"), pl.col("time").to_physical(), "price").write_ndjson(out)
+    out.seek(0)
+    return out
+
+
+def _coverage(frame: pl.DataFrame, out: Path, days: int) -> tuple[int, float]:
+    """Tell how many forecasts of the last days were scored, and the share that held their 95 % interval."""
+    since = frame.select(pl.col("time").max() - pl.duration(days=days)).item()
+    actual = frame.select("series_id", "time", actual=pl.col("price").shift(-1).over("series_id"))
+    recent = actual.filter(pl.col("time") >= since, pl.col("actual").is_not_null())
+    next_step = pl.col("quantiles").list.first()
+    forecasts = pl.read_ndjson(out).select(
+        series_id="series",
+        time=pl.col("origin_time").str.to_datetime(time_unit="us", time_zone="UTC"),
+        low=next_step.list.get(INTERVAL[0]),
+        high=next_step.list.get(INTERVAL[1]),
+    )
+    scored = recent.join(forecasts, on=("series_id", "time"))
+    covered = scored.select(pl.col("actual").is_between("low", "high").mean()).item()
+    return len(scored), float("nan") if covered is None else float(covered)
