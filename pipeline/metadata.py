@@ -91,6 +91,7 @@ class Metadata:
         for name in ("levels", "df"):
             object.__setattr__(self, name, tuple(_number(x) for x in getattr(self, name)))
         for name in ("series", "inputs", "past", "future"):
+            _require(not isinstance(getattr(self, name), str), name, getattr(self, name), "a list of names")
             object.__setattr__(self, name, tuple(getattr(self, name)))
         state = (replace(s, shape=tuple(s.shape), initial=_number(s.initial)) for s in self.state)
         object.__setattr__(self, "state", tuple(state))

@@ -130,7 +130,7 @@ class Session:
         batch = len(observation.series)
         if batch == 0:
             raise ModelError("step: an empty batch; expected at least one series. Leave the call out")
-        if any(len(x) != batch for x in feeds.values()):
+        if {len(x) for x in feeds.values()} != {batch}:
             lengths = {name: len(x) for name, x in feeds.items()}
             raise ModelError(f"step: {batch} series, but arrays of length {lengths}; expected one row a series")
         try:

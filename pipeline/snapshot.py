@@ -24,7 +24,7 @@ _HEADER = "header"
 
 def save(path: Path, header: dict[str, Any], arrays: dict[str, NDArray]) -> None:
     """Write a snapshot in the place of the last one: after a crash, one of the two is there as a whole."""
-    text = orjson.dumps({"format": FORMAT, **header})
+    text = orjson.dumps({"format": FORMAT, "arrays": list(arrays), "content": header})
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, **{_HEADER: np.frombuffer(text, dtype=np.uint8)}, **arrays)
 
@@ -45,11 +45,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray]]:
         with np.load(path, allow_pickle=False) as file:
             arrays = dict(file)
         header = orjson.loads(arrays.pop(_HEADER).tobytes())
-        form = header["format"]
+        form, content, names = header["format"], header["content"], header["arrays"]
+        if names != list(arrays):
+            raise ValueError(f"arrays {list(arrays)} instead of {names}")
     except Exception as error:
         raise IntegrityError(f"snapshot {path}: damaged ({error}). Start again without resuming") from error
     if form != FORMAT:
         raise IntegrityError(
             f"snapshot {path}: format {form}, expected {FORMAT}. Resume it with the version that wrote it"
         )
-    return header, arrays
+    return content, arrays

@@ -23,7 +23,7 @@ from pipeline.rounds import Rounds, rounds
 from pipeline.session import Session
 from pipeline.ticks import Reason, Ticks
 
-NAME = re.compile(r"(?=.{1,64}\Z)\^?[A-Za-z0-9][A-Za-z0-9._:=~^-]*(?:/[A-Za-z0-9][A-Za-z0-9._:=~^-]*)*")
+NAME = re.compile(r"(?=.{1,64}$)\^?[A-Za-z0-9][A-Za-z0-9._:=~^-]*(?:/[A-Za-z0-9][A-Za-z0-9._:=~^-]*)*")
 """Names of series: EURUSD=X, ^GSPC, BTC/USDT, NASDAQ:AAPL. No part begins with a dot, so none is a path upwards."""
 
 FIRST_US = -2_208_988_800_000_000
@@ -134,7 +134,7 @@ class Stream:
         new: dict[str, int] = {}
         for i in np.flatnonzero((slot < 0) & (reason == 0)).tolist():
             name, free = names[i], len(self._slot) + len(new)
-            if name not in new and not NAME.match(name):
+            if name not in new and not NAME.fullmatch(name):
                 reason[i] = Reason.NAME
             elif name not in new and free >= self.max_series:
                 reason[i] = Reason.LIMIT

@@ -178,6 +178,8 @@ def _begin(stream: Stream, snapshot: Path | None, *, resume: bool, paths: bool, 
         raise ConfigError(
             "snapshot: the outputs must be files at a path, for a resumed run cuts them. Name their paths"
         )
+    if not snapshot.parent.is_dir():
+        raise ConfigError(f"snapshot {snapshot}: its folder is not there. Make it, or name another path")
     if batch > 1:
         stream.session.self_test(batch)
     if resume and snapshot.exists():
@@ -228,7 +230,11 @@ def _written(target: Path | IO[bytes], length: int) -> Iterator[IO[bytes]]:
     if not isinstance(target, Path):
         yield target
         return
-    with target.open("ab") as file:
+    try:
+        file = target.open("ab")
+    except OSError as error:
+        raise ConfigError(f"output {target}: cannot be written ({error.strerror}). Name another path") from error
+    with file:
         if file.tell() < length:
             raise IntegrityError(
                 f"{target}: {file.tell()} bytes, but the snapshot had committed {length}. Put the file back, or start "

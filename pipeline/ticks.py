@@ -167,8 +167,8 @@ def lines(source: io.BufferedIOBase, *, batch: int, max_line_bytes: int) -> Iter
             whole[0], mark = whole[0].removeprefix(mark), b""
         for i in range(0, len(whole), batch):
             yield whole[i : i + batch]
-    if rest:
-        yield [rest.removeprefix(mark)]
+    if rest := rest.removeprefix(mark):
+        yield [rest]
 
 
 def _json_row(line: bytes) -> Row:

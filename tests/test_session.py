@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from served import HORIZON, metadata, model_bytes, proto
 
 from models.errors import IntegrityError, ModelError
 from models.observation import LEVELS, Observation, StateTensor
 from pipeline import session as module
 from pipeline.metadata import KEY
 from pipeline.session import Session
-from served import HORIZON, metadata, model_bytes, proto
 
 
 def observe(price: list[float], *, elapsed: float = 1.0, series: list[int] | None = None) -> Observation:
