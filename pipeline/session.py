@@ -25,6 +25,9 @@ from models.errors import IntegrityError, ModelError
 from models.observation import LEVELS, Forecast, Observation, State
 from pipeline.metadata import KEY, Metadata
 
+RUNTIME_VERSION: str = onnxruntime.__version__
+"""Version of the runtime that runs the files here."""
+
 MAX_BYTES = 256 * 2**20
 """Largest file that is read."""
 
