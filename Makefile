@@ -1,0 +1,51 @@
+# What can be done here: `make help`. Everything runs in .venv, which `make setup` builds from the pins.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+SCRIPTS := $(sort $(wildcard benchmarks/*.py))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint contracts types check bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## build .venv from the pins; PYTHON=python3.12 chooses the interpreter, PIP_ARGS goes to pip
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+		echo "statecast needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+		echo "Name another one: make setup PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	# torch first, in the build (CPU or CUDA) that pip's own settings give on this machine
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt torch
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## from bundled prices to a served champion and its forecasts
+	$(BIN)/statecast demo
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+contracts: $(STAMP) ## check who imports whom
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## check types
+	$(BIN)/pyright
+
+check: lint contracts types test ## everything that CI checks, the cheapest first
+
+bench: $(STAMP) ## run every benchmark in turn
+	@set -e; for script in $(SCRIPTS); do echo "== $$script"; $(BIN)/python $$script; done
+
+clean: ## remove the environment and all caches; data folders stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	find models pipeline flows tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
