@@ -31,6 +31,8 @@ def retrain_in_prefect(config: Config, watch: Watch) -> Retrained:
     """Run the retrain as a Prefect flow against a server that lives as long as this call; what is set already stays."""
     for name, value in environment(config.folder).items():
         os.environ.setdefault(name, value)
+    # Prefect's server does not make its own home
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     watch.begins("starting the embedded Prefect")
     from prefect import flow
 

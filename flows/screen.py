@@ -5,10 +5,11 @@ Comes in: results of steps. Goes out: text on the terminal. Knows rich; imported
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -43,44 +44,55 @@ class Unwatched:
 
 
 class Screen:
-    """Progress lines while work goes on, each left with its time when the next one begins; use as a context."""
+    """Progress while work goes on, and a line with its time for everything done; use as a context.
+
+    On a terminal the line at work moves; elsewhere, such as in a log, only the lines of what is done appear.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         self._progress = Progress(
-            SpinnerColumn(finished_text="[green]✓[/]"),
+            SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("[dim]{task.fields[note]}[/]"),
             TimeElapsedColumn(),
             console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
         )
-        self._current: TaskID | None = None
+        self._task: TaskID | None = None
+        self._what, self._note, self._since = "", "", 0.0
 
     def __enter__(self) -> Screen:
         self._progress.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._done()
+    def __exit__(self, failed: object, *error: object) -> None:
+        if not failed:
+            self._done()
         self._progress.stop()
 
     def begins(self, what: str, epochs: int = 0) -> None:
-        """Show a new line; with epochs a bar that fills."""
+        """Show something new at work; with epochs a bar that fills."""
         self._done()
-        self._current = self._progress.add_task(what, total=epochs or None, note="")
+        self._what, self._note, self._since = what, "", time.perf_counter()
+        self._task = self._progress.add_task(what, total=epochs or None, note="")
 
     def epoch(self, record: EpochRecord) -> None:
         """Move the bar on by an epoch."""
-        if self._current is not None:
-            note = f"epoch {record.epoch}: validation loss {record.validation_loss:.4f}"
-            self._progress.update(self._current, advance=1, note=note)
+        self._note = f"epoch {record.epoch}: validation loss {record.validation_loss:.4f}"
+        if self._task is not None:
+            self._progress.update(self._task, advance=1, note=self._note)
 
     def _done(self) -> None:
-        if self._current is not None:
-            self._progress.update(self._current, total=1, completed=1)
-            self._progress.stop_task(self._current)
-            self._current = None
+        if self._task is None:
+            return
+        self._progress.remove_task(self._task)
+        self._task = None
+        note = f" [dim]{self._note}[/]" if self._note else ""
+        seconds = time.perf_counter() - self._since
+        self.console.print(f"[green]✓[/] {self._what}{note} [dim]{seconds:.1f} s[/]", highlight=False)
 
     def ingested(self, report: IngestReport) -> None:
         """Show what was read, and every fault that was met."""
@@ -102,37 +114,45 @@ def ingest_table(report: IngestReport) -> Table:
     return table
 
 
-def comparison_table(rows: Sequence[Row]) -> Table:
-    """Lay out model by series: scores, test and verdict."""
-    table = Table(
-        box=box.SIMPLE, title="Walk-forward forecasts of the next price on the test split", title_justify="left"
-    )
-    for name, justify in (("series", "left"), ("model", "left"), ("MAE / last value", "right"), ("CRPS ·10⁴", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)
-    for name in ("log score", "cover 80 %", "cover 95 %", "DM p vs AR"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
+WORDS = {"better": "better", "worse": "worse", "identical": "same", "indistinguishable": "even"}
+LEGEND = (
+    "MAE: over that of the last value. CRPS: in 1/10,000 of a log return. logs: log score; lower is better for all "
+    "three. 80 %, 95 %: share of prices inside the interval. p AR: Diebold-Mariano test of the CRPS against ar. AR, "
+    "GARCH: better, worse, even (not told apart) or same by that test. price: skill against the last value."
+)
+
+
+def comparison_table(rows: Sequence[Row]) -> Group:
+    """Lay out model by series: scores, tests and verdicts, then the pooled verdicts in words; 80 columns suffice."""
+    columns = ("model", "MAE", "CRPS", "logs", "80 %", "95 %", "p AR", "AR", "GARCH", "price")
+    table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for k, name in enumerate(columns):
+        table.add_column(name, justify="right" if 0 < k < 7 else "left", no_wrap=True)
     before = None
     for row in rows:
-        if before not in (None, row.series):
+        if row.series != before:
             table.add_section()
-        table.add_row(*_cells(row.to_dict(), repeat=row.series == before))
+            table.add_row(f"[bold]{row.series}[/]")
+        table.add_row(*_cells(row))
         before = row.series
-    return table
+    said = [f"[bold]{row.model}[/]: {row.verdict.text}" for row in rows if row.series == "pooled"]
+    return Group("", "Walk-forward forecasts of the next price on the test split", "", table, "", LEGEND, "", *said, "")
 
 
-def _cells(row: dict[str, Any], *, repeat: bool) -> list[str]:
-    p = row["p_ar"]
+def _cells(row: Row) -> list[str]:
+    scores, verdict = row.to_dict(), row.verdict
+    p = scores["p_ar"]
+    price = verdict.against_last_value
     return [
-        "" if repeat else row["series"],
-        row["model"],
-        f"{row['rmae']:.4f}",
-        f"{row['crps'] * 1e4:.2f}",
-        f"{row['log_score']:.3f}",
-        f"{row['coverage_80']:.1%}",
-        f"{row['coverage_95']:.1%}",
-        "" if p is None else "<0.0001" if p < 1e-4 else f"{p:.4f}",
-        row["verdict"],
+        row.model,
+        f"{scores['rmae']:.4f}",
+        f"{scores['crps'] * 1e4:.2f}",
+        f"{scores['log_score']:.2f}",
+        f"{scores['coverage_80']:.1%}",
+        f"{scores['coverage_95']:.1%}",
+        "" if p is None else "<1e-4" if p < 1e-4 else f"{p:.4f}",
+        *(WORDS[c.verdict] if c else "" for c in (verdict.against_ar, verdict.against_garch)),
+        "" if price is None else "skill" if price.verdict == "better" else "none",
     ]
 
 
@@ -146,10 +166,12 @@ def stream_line(report: StreamReport) -> str:
 
 
 def replay_line(replayed: Replayed) -> str:
-    """Say in two lines what a replay gave."""
+    """Say what a replay gave."""
     copies = f" ({replayed.copies} copies of each series)" if replayed.copies > 1 else ""
-    held = f"the 95 % interval held {replayed.coverage_95:.1%} of the last {replayed.scored:,} prices scored"
-    return f"{stream_line(replayed.stream)}{copies}\n{held}"
+    said = f"{stream_line(replayed.stream)}{copies}"
+    if replayed.scored:
+        said += f"\nthe 95 % interval held {replayed.coverage_95:.1%} of the last {replayed.scored:,} prices"
+    return said
 
 
 def champion_line(promoted: Promoted) -> str:

@@ -90,7 +90,7 @@ def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> io.BytesIO:
         frame.with_columns(pl.col("series_id") + ("" if k == 1 else f"~{k}"), copy=pl.lit(k))
         for k in range(1, copies + 1)
     ]
-    ordered = pl.concat(named).sort("time", "series_id", "copy").head(ticks)
+    ordered = pl.concat(named).sort("time", "series_id", "copy").slice(0, ticks)
     out = io.BytesIO()
     ordered.select(pl.col("series_id").alias("series"), pl.col("time").to_physical(), "price").write_ndjson(out)
     out.seek(0)

@@ -180,7 +180,7 @@ def compare(config: Config) -> Compared:
     rows = comparison_table(forecasts, naive, config.compare)
     served = _incumbent(config, data, forecasts[0])
     decision = champion([*forecasts, *served], INCUMBENT if served else None, config.compare)
-    drawn = _draw(config, forecasts, decision)
+    drawn = _draw(config, [*forecasts, *served], decision)
     _write_json(
         config.folder / "comparison.json",
         {"rows": [asdict(r) for r in rows], "decision": asdict(decision), "data_sha256": data.sha256},
@@ -207,7 +207,7 @@ def _incumbent(config: Config, data: Data, like: Forecasts) -> list[Forecasts]:
 def _draw(config: Config, forecasts: list[Forecasts], decision: Decision) -> list[Path]:
     """Draw the skill of all models, and calibration and fans of the one that is to serve."""
     folder = config.folder / "figures"
-    chosen = next((f for f in forecasts if f.model == decision.model), forecasts[0])
+    chosen = next(f for f in forecasts if f.model == decision.model)
     drawn = {"skill": figures.skill_over_time(forecasts, config.compare.last_value)}
     drawn[f"calibration-{chosen.model}"] = figures.calibration(chosen)
     for name in chosen.names[:5]:
