@@ -13,7 +13,7 @@
     └── TransientError       a service did not answer; trying again may help (exit code 7)
 
 Only `transient` decides a retry. A message says what was expected, what came, where, and what to do.
-Comes in: nothing. May be imported by: everything.
+Comes in: nothing. Goes out: exceptions. May be imported by: everything.
 """
 
 from __future__ import annotations
