@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from models.core import Distribution, Tick, scan, student, student_quantiles
+from models.core import LEAST_DF, Distribution, Tick, scan, student, student_quantiles
 from models.errors import ConfigError, FitError
 from models.observation import State, StateTensor
 from models.operations import namespace
@@ -79,6 +79,7 @@ class Autoregressive(nn.Module):
     """
 
     past = future = 0
+    elapsed = False
 
     def __init__(self, kind: str, weights: Tensor, constant: Tensor, scale: Tensor, df: Tensor) -> None:
         super().__init__()
@@ -159,12 +160,19 @@ def _fit_one(r: NDArray[np.float64], row: int, config: AutoregressiveConfig) -> 
 
 
 def residual_spread(residuals: NDArray[np.float64], kind: Literal["normal", "t"]) -> tuple[float, float]:
-    """Fit scale and degrees of freedom to residuals around zero, by maximum likelihood."""
+    """Fit scale and degrees of freedom, `LEAST_DF` to 200, to residuals around zero, by maximum likelihood.
+
+    Where many residuals are equal, as of a price that often stands still, the likelihood of the scale alone is
+    without bound as df falls: so the scale at the nearest bound is fitted anew.
+    """
     if kind == "normal":
         return float(np.sqrt(np.mean(residuals**2))), float("inf")
     unit = float(np.std(residuals))
     df, _, scale = stats.t.fit(residuals / unit, 5.0, floc=0.0, scale=0.8)
-    return float(scale) * unit, float(np.clip(df, 2.1, 200.0))
+    if not LEAST_DF <= df <= 200.0:
+        df = np.clip(df, LEAST_DF, 200.0)
+        _, _, scale = stats.t.fit(residuals / unit, fdf=df, floc=0.0, scale=0.8)
+    return float(scale) * unit, float(df)
 
 
 def _median_fit(fits: Sequence[AutoregressiveFit]) -> AutoregressiveFit:

@@ -67,9 +67,12 @@ def load(path: Path) -> tuple[Forecaster, dict[str, Any]]:
         raise ModelError(f"{path}: expected format {FORMAT}, got {facts.get('format')}. It needs another version")
     if facts["core"] not in _BUILD:
         raise ModelError(f"{path}: {unknown('core', facts['core'], _BUILD)}")
-    core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, facts["settings"])
-    forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core)
-    forecaster.load_state_dict(tensors)
+    try:
+        core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, facts["settings"])
+        forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core)
+        forecaster.load_state_dict(tensors)
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"{path}: its tensors are not those of a {facts['core']}: {error}. Train it again") from error
     return forecaster.eval(), facts["about"]
 
 

@@ -159,6 +159,20 @@ def check_poison_leaves_the_state(forecaster: Forecaster, rng: np.random.Generat
 
 
 @torch.no_grad()
+def check_poison_beside_the_price_leaves_the_state(forecaster: Forecaster, rng: np.random.Generator) -> None:
+    """A covariate or an elapsed time that is no number, where it is read, leaves the state bit for bit."""
+    o = prices(forecaster, rng)
+    _, state = forecaster.forward(between(o, 0, 10))
+    bad = {"past": POISON[:3], "future": POISON[:3], "elapsed": (*POISON[:3], 0.0, -1.0)}
+    for name, values in bad.items():
+        clean = getattr(at(o, 10), name)
+        for value in values if getattr(forecaster.core, name) else ():
+            poisoned = replace(at(o, 10), **{name: torch.full_like(clean, value)})
+            _, after = forecaster.step(poisoned, state)
+            assert _bits(after) == _bits(state), f"{name} of {value} changed the state"
+
+
+@torch.no_grad()
 def check_state_is_a_value(forecaster: Forecaster, rng: np.random.Generator) -> None:
     """A step changes neither the state it was given nor anything in the model."""
     o = prices(forecaster, rng)
@@ -215,6 +229,7 @@ CHECKS: tuple[Check, ...] = (
     check_future_never_changes_past,
     check_rows_are_independent,
     check_poison_leaves_the_state,
+    check_poison_beside_the_price_leaves_the_state,
     check_state_is_a_value,
     check_quantiles_are_ordered,
     check_standing_still,

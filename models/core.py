@@ -22,6 +22,9 @@ from torch import Tensor
 from models.observation import LEVELS, Array, State, StateTensor
 from models.operations import namespace
 
+LEAST_DF = 2.1
+"""Fewest degrees of freedom that are fitted: the variance stays finite."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tick:
@@ -66,6 +69,7 @@ class Core(Protocol):
     block: int
     past: int
     future: int
+    elapsed: bool
     df: Tensor
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
@@ -116,13 +120,17 @@ def student(loc: Array, scale: Array, standard: Array, df: Array, shape: tuple[i
 
     Parameters
     ----------
-    loc, scale : float32 [B, S, M]
+    loc, scale : float32 [B, S, M] or [B, S*M]
     standard : float32 [Q], or [B, Q] where degrees of freedom differ by series
         Quantiles of the standard t.
     df : float32 [B]
     shape : (S, M)
     """
-    xp = namespace(loc)
-    around = xp.reshape(standard, (-1, 1, 1, len(LEVELS)))
-    quantile = xp.reshape(loc, (-1, *shape, 1)) + xp.reshape(scale, (-1, *shape, 1)) * around
+    around = per_price(standard, (1, 1), len(LEVELS))
+    quantile = per_price(loc, shape) + per_price(scale, shape) * around
     return Distribution(loc=loc, scale=scale, quantile=quantile, df=df)
+
+
+def per_price(x: Array, shape: tuple[int, int], width: int = 1) -> Array:
+    """Put x on the axes [B, S, M, width]; where S and M are 1 they stay away, and broadcasting does the rest."""
+    return namespace(x).reshape(x, (-1, width) if shape == (1, 1) else (-1, *shape, width))

@@ -156,7 +156,10 @@ class Forecaster(nn.Module):
         valid = o.mask & admitted
         if self.block > 1:
             valid = valid & ~xp.any(o.mask & ~admitted, 1)
-        for covariate, width in ((o.past, self.past), (o.future, self.horizon * self.future)):
+        beside = [(o.past, self.past), (o.future, self.horizon * self.future)]
+        if self.core.elapsed:
+            beside.append((xp.log(o.elapsed), 1))
+        for covariate, width in beside:
             if width:
                 flat = xp.reshape(covariate, (-1, width))
                 valid = valid & ~xp.any(xp.isnan(flat - flat), 1)

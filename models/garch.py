@@ -43,6 +43,7 @@ class Garch(nn.Module):
 
     kind = "garch"
     past = future = 0
+    elapsed = False
     block = 1
 
     def __init__(self, parameters: Tensor, horizon: int) -> None:

@@ -165,9 +165,13 @@ class Graph:
         """Take log(1 + exp(x))."""
         return self.node("Softplus", [x])
 
-    def maximum(self, x: Symbol, *others: Any) -> Symbol:
-        """Take the greatest, element by element, in one node."""
-        return self.node("Max", [x, *(self.symbol(o, x.dtype) for o in others)])
+    def clip(self, x: Symbol, low: float, high: float) -> Symbol:
+        """Bring into [low, high]; NaN stays."""
+        return self.node("Clip", [x, self.symbol(low, x.dtype), self.symbol(high, x.dtype)])
+
+    def equal(self, x: Symbol, other: Symbol) -> Symbol:
+        """Tell which elements are the same number; NaN is none."""
+        return self.node("Equal", [x, other], dtype="bool")
 
     def minimum(self, x: Symbol, other: Any) -> Symbol:
         """Take the smaller, element by element."""
@@ -310,10 +314,11 @@ def _value(name: str, dtype: str, shape: list[int | str]) -> onnx.ValueInfoProto
 
 def _rename_outputs(graph: Graph) -> None:
     """Let the node that makes an output carry the output's name, so that no Identity node is left for it."""
-    made = {name: node for node in graph.nodes for name in node.output if name}
-    for copy in [n for n in graph.nodes if n.op_type == "Identity"]:
+    copies = [n for n in graph.nodes if n.op_type == "Identity"]
+    made = {name for node in graph.nodes if node.op_type != "Identity" for name in node.output}
+    for copy in copies:
         old, new = copy.input[0], copy.output[0]
-        if old not in made or made[old].op_type == "Identity":
+        if old not in made:  # an input, or an output already
             continue
         graph.nodes.remove(copy)
         for node in graph.nodes:
@@ -321,7 +326,7 @@ def _rename_outputs(graph: Graph) -> None:
                 for k, name in enumerate(slot):
                     if name == old:
                         slot[k] = new
-        made[new] = made.pop(old)
+        made.remove(old)
 
 
 def _reached(nodes: Sequence[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProto]:

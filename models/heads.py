@@ -18,12 +18,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.core import Distribution, student, student_quantiles
+from models.core import LEAST_DF, Distribution, student, student_quantiles
 from models.observation import LEVELS, MEDIAN, Array
 from models.operations import namespace
 
 HeadKind = Literal["t", "quantile"]
-LEAST_DF = 2.1
 IQR_OF_NORMAL = 1.349
 
 

@@ -105,10 +105,10 @@ class Recurrent(nn.Module):
         future: int = 0,
     ) -> None:
         super().__init__()
-        self.config, self.kind = config, config.cell
+        self.config, self.kind, self.elapsed = config, config.cell, config.elapsed
         self.horizon, self.block, self.past, self.future = horizon, block, past, future
         self.scale = RunningScale(config.memories, unit, block)
-        self.inputs = 3 * self.scale.width + past + int(config.elapsed)
+        self.inputs = 3 * self.scale.width + past + int(self.elapsed)
         self.layers = CELLS[config.cell](
             self.inputs, config.hidden, config.layers, batch_first=True, dropout=config.dropout
         )
@@ -153,7 +153,7 @@ class Recurrent(nn.Module):
         parts = [move, xp.abs(move), log_variance]
         if self.past:
             parts.append(tick.past)
-        if self.config.elapsed:
+        if self.elapsed:
             parts.append(xp.log(xp.reshape(tick.elapsed, (-1, 1))))
         shortest = xp.split(scale, [self.block, self.scale.width - self.block], 1)[0] if self._several else scale
         return xp.concat(parts, 1), shortest * xp.constant(self.unit), following

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.errors import FitError
 from models.forecaster import observe
 from models.observation import Observation
 from models.transforms import Transform
@@ -29,8 +30,8 @@ def observations(panel: Panel, *, horizon: int) -> Observation:
 
 
 def outcomes(panel: Panel, transform: Transform, horizon: int) -> NDArray[np.float64]:
-    """Give the moves [N, T, S, 1] from origin t to t + s, s = 1..S; NaN where either price is missing."""
-    price = np.where(panel.mask, panel.price, np.nan)
+    """Give the moves [N, T, S, 1] from origin t to t + s, s = 1..S; NaN where either price does not count."""
+    price = np.where(_counts(panel, transform), panel.price, np.nan)
     ahead = np.full((*price.shape, horizon), np.nan)
     for step in range(1, horizon + 1):
         ahead[:, :-step, step - 1] = price[:, step:]
@@ -41,18 +42,34 @@ def outcomes(panel: Panel, transform: Transform, horizon: int) -> NDArray[np.flo
     return move.numpy().reshape(series, time, horizon, 1)
 
 
+def _counts(panel: Panel, transform: Transform) -> NDArray[np.bool_]:
+    """Mark the prices [N, T] that a forecaster takes in: published, and in the domain of the transform."""
+    return panel.mask & np.asarray(transform.admits(panel.price))
+
+
 def moves(panel: Panel, transform: Transform, until: int) -> list[NDArray[np.float64]]:
-    """Give the moves of each series between published prices before the time `until` (microseconds, UTC)."""
+    """Give the moves of each series between prices that count, before the time `until` (microseconds, UTC)."""
     out = []
+    known = _counts(panel, transform) & (panel.time < until)
     for row in range(len(panel.names)):
-        seen = panel.mask[row] & (panel.time[row] < until)
-        price = torch.from_numpy(panel.price[row, seen])[:, None]
+        price = torch.from_numpy(panel.price[row, known[row]])[:, None]
         rows = torch.full((max(len(price) - 1, 0),), row + 1)
         out.append(transform.difference(price[1:], price[:-1], rows).numpy()[:, 0])
     return out
 
 
 def typical_move(panel: Panel, transform: Transform, until: int) -> float:
-    """Give the median over the series of the root mean square move before the time `until`."""
-    sizes = [np.sqrt(np.mean(r**2)) for r in moves(panel, transform, until) if len(r)]
+    """Give the median over the series that move of the root mean square move before the time `until`.
+
+    Raises
+    ------
+    FitError
+        No series moves.
+    """
+    sizes = [np.sqrt(np.mean(r**2)) for r in moves(panel, transform, until) if r.any()]
+    if not sizes:
+        raise FitError(
+            f"expected prices that vary before the end of train, got {len(panel.names)} series that do not. Check "
+            "the prices, or give more history"
+        )
     return float(np.median(sizes))

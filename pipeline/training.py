@@ -160,6 +160,7 @@ class Training:
         self.core = core.to(self.device)
         self.forecaster = Forecaster(name, transform, core).to(self.device)
         self.train, self.validation, self.layout, self.continued = self._prepare(panel, split)
+        self.targets = int(self.train.weight.count_nonzero())
         self.optimiser = torch.optim.AdamW(core.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.best = {k: v.detach().clone() for k, v in core.state_dict().items()}
         self.ended = self._zeros(len(self.train.steps))
@@ -202,7 +203,7 @@ class Training:
             learning_rate=rate,
             gradient_norm=gradient,
             seconds=time.perf_counter() - started,
-            targets=int(self.train.steps.sum()),
+            targets=self.targets,
         )
 
     def _set_rate(self) -> float:
@@ -274,7 +275,7 @@ class Training:
         validation_origins = split.origins(seen, "validation", horizon)
         layout = lanes(train_rows.sum(1), self.config.lanes)
         train = self._lane(series, train_rows, train_origins, layout)
-        one_each = lanes(validation_rows.sum(1), len(panel.names))
+        one_each = lanes(validation_rows.sum(1), 1)
         validation = self._lane(series, validation_rows, validation_origins, one_each)
         if not float(validation.weight.sum()) or not float(train.weight.sum()):
             raise FitError(

@@ -18,7 +18,15 @@ from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import AsinhDifference, LogReturn
 
 MOVES = list(np.random.default_rng(7).standard_t(5, size=(3, 600)) * 0.01)
-AR = AutoregressiveConfig(max_lags=5, residuals="t")
+
+
+def autoregressive(*phi: list[float]) -> Core:
+    """Fit on moves that are autoregressive with these coefficients, a list a series."""
+    moves = [r.copy() for r in MOVES]
+    for r, coefficients in zip(moves, phi, strict=True):
+        for t in range(len(coefficients), len(r)):
+            r[t] += r[t - len(coefficients) : t][::-1] @ coefficients
+    return fit_autoregressive(moves, horizon=3, config=AutoregressiveConfig(max_lags=5, residuals="t"))
 
 
 def recurrent(**settings: object) -> Core:
@@ -31,7 +39,9 @@ def recurrent(**settings: object) -> Core:
 KINDS: dict[str, Callable[[], Core]] = {
     "last_value": lambda: fit_last_value(MOVES, horizon=1),
     "drift": lambda: fit_drift(MOVES, horizon=3),
-    "ar": lambda: fit_autoregressive(MOVES, horizon=3, config=AR),
+    "ar_none": lambda: autoregressive([], [], []),
+    "ar_one": lambda: autoregressive([0.4], [-0.3], []),
+    "ar": lambda: autoregressive([0.4, -0.3], [0.3, 0.2, -0.3], [0.5]),
     "garch": lambda: fit_garch(MOVES, horizon=2),
     "rnn": lambda: recurrent(cell="rnn"),
     "lstm": lambda: recurrent(cell="lstm"),
@@ -42,6 +52,12 @@ KINDS: dict[str, Callable[[], Core]] = {
     "block_of_hours": lambda: recurrent(cell="lstm", block=4, future=2),
     "one_memory": lambda: recurrent(cell="rnn", memories=(20,)),
 }
+
+
+@pytest.mark.parametrize(("kind", "lags"), [("ar_none", 0), ("ar_one", 1), ("ar", 3)])
+def test_the_kinds_cover_autoregressions_without_and_with_a_ring(kind: str, lags: int) -> None:
+    """The fits below carry no move, one move, and a ring of several."""
+    assert KINDS[kind]().lags == lags  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda c: c.__name__)
@@ -63,7 +79,7 @@ def test_the_checks_catch_a_forecaster_that_looks_ahead() -> None:
     core = recurrent(cell="gru")
     honest = core.unroll
 
-    def peeking(ticks, state):  # noqa: ANN001, ANN202
+    def peeking(ticks, state):
         distribution, after = honest(ticks, state)
         distribution.quantile.add_(ticks.change[:, -1:, :, None, None])
         return distribution, after
