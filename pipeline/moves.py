@@ -44,7 +44,7 @@ def outcomes(panel: Panel, transform: Transform, horizon: int) -> NDArray[np.flo
 
 def _counts(panel: Panel, transform: Transform) -> NDArray[np.bool_]:
     """Mark the prices [N, T] that a forecaster takes in: published, and in the domain of the transform."""
-    return panel.mask & np.asarray(transform.admits(panel.price))
+    return panel.mask & transform.admits(torch.from_numpy(panel.price)).numpy()
 
 
 def moves(panel: Panel, transform: Transform, until: int) -> list[NDArray[np.float64]]:
