@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models.errors import IntegrityError, ModelError
 from models.observation import Forecast, Observation, State
 from pipeline.rounds import Rounds, rounds
-from pipeline.session import Session
+from pipeline.session import GRAIN, Session
 from pipeline.ticks import Reason, Ticks
 
 NAME = re.compile(r"(?=.{1,64}$)\^?[A-Za-z0-9][A-Za-z0-9._:=~^-]*(?:/[A-Za-z0-9][A-Za-z0-9._:=~^-]*)*")
@@ -33,6 +33,7 @@ LAST_US = 7_258_118_400_000_000
 """2200-01-01; times before it are taken."""
 
 _NEVER = -(2**62)
+_FORECAST = tuple(Forecast.__dataclass_fields__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,11 +92,13 @@ class Stream:
         moment, price = ticks.time[kept], ticks.price[kept]
         plan = rounds(slot[kept], moment, price, self._arena["time"], self._arena["price"])
         reason[kept] = plan.reason
+        if len(plan.tick) == 0:
+            return Applied(reason=reason, tick=plan.tick, forecast=self._blank(0))
         forecast, state = self._walk(plan, price[plan.tick])
         self._keep(plan, state, slot[kept][plan.tick], moment[plan.tick], price[plan.tick])
         self._slot |= new
         arrival = np.argsort(plan.tick)
-        rows = {name: getattr(forecast, name)[arrival] for name in Forecast.__dataclass_fields__}
+        rows = {name: getattr(forecast, name)[arrival] for name in _FORECAST}
         return Applied(reason=reason, tick=kept[plan.tick[arrival]], forecast=Forecast(**rows))
 
     def names(self) -> list[str]:
@@ -162,30 +165,59 @@ class Stream:
         }
 
     def _walk(self, plan: Rounds, price: NDArray[np.float64]) -> tuple[Forecast, State]:
-        """Take the rounds one after the other; each is a prefix of the series gathered at the start."""
-        forecast = self._blank(len(price))
-        state = {s.name: self._arena[f"state.{s.name}"][plan.slot] for s in self.session.metadata.state}
-        row = self._arena["row"][plan.slot]
-        elapsed = self._elapsed(plan.gap)
-        past, future, mask = self._absent(len(row))
+        """Take the rounds one after the other; each is a prefix of the series gathered at the start.
+
+        Rounds are filled up to whole grains with rows that have no price, so that bits do not depend on how
+        many series tick together.
+        """
+        full = -(-plan.width // GRAIN) * GRAIN
+        where = np.arange(len(price)) + np.repeat(np.cumsum(full - plan.width) - (full - plan.width), plan.width)
+        slot = np.concatenate((plan.slot, np.repeat(plan.slot[:1], full[0] - len(plan.slot))))
+        state = {s.name: self._arena[f"state.{s.name}"][slot] for s in self.session.metadata.state}
+        observation = self._observe(slot, where, int(full.sum()), price, plan.gap)
+        forecast = self._blank(len(observation.price))
         start = 0
-        for width in plan.width.tolist():
-            now = slice(start, start + width)
-            observation = Observation(
-                price=price[now, None],
-                mask=mask[:width],
-                series=row[:width],
-                past=past[:width],
-                future=future[:width],
-                elapsed=elapsed[now],
+        for width, rows in zip(plan.width.tolist(), full.tolist(), strict=True):
+            now = slice(start, start + rows)
+            given, following = self.session.step(
+                Observation(
+                    price=observation.price[now],
+                    mask=observation.mask[now],
+                    series=observation.series[:rows],
+                    past=observation.past[:rows],
+                    future=observation.future[:rows],
+                    elapsed=observation.elapsed[now],
+                ),
+                {name: x[:rows] for name, x in state.items()},
             )
-            given, following = self.session.step(observation, {name: x[:width] for name, x in state.items()})
-            for name in Forecast.__dataclass_fields__:
+            for name in _FORECAST:
                 getattr(forecast, name)[now] = getattr(given, name)
             for name, x in following.items():
-                state[name][:width] = x
-            start += width
-        return forecast, state
+                state[name][:width] = x[:width]
+            start += rows
+        kept = {name: getattr(forecast, name)[where] for name in _FORECAST}
+        return Forecast(**kept), {name: x[: len(plan.slot)] for name, x in state.items()}
+
+    def _observe(
+        self,
+        slot: NDArray[np.int64],
+        where: NDArray[np.int64],
+        total: int,
+        price: NDArray[np.float64],
+        gap: NDArray[np.int64],
+    ) -> Observation:
+        """Lay the ticks of all rounds out in rows, with rows between them that have no price."""
+        horizon = self.session.metadata.horizon
+        prices, elapsed, mask = np.full((total, 1), np.nan), np.ones(total, np.float32), np.zeros((total, 1), bool)
+        prices[where, 0], elapsed[where], mask[where] = price, self._elapsed(gap), True
+        return Observation(
+            price=prices,
+            mask=mask,
+            series=self._arena["row"][slot],
+            past=np.empty((len(slot), 0), np.float32),
+            future=np.empty((len(slot), horizon, 0), np.float32),
+            elapsed=elapsed,
+        )
 
     def _keep(
         self,
@@ -205,12 +237,6 @@ class Stream:
         """Turn gaps in microseconds into bars; 1 at the first tick of a series."""
         bar = self.session.metadata.bar_us
         return np.where(gap > LAST_US - FIRST_US, 1.0, gap / bar if bar else 1.0).astype(np.float32)
-
-    def _absent(self, batch: int) -> tuple[NDArray, NDArray, NDArray]:
-        """Build what a tick does not have: no covariates; and the mask of one price that was published."""
-        horizon = self.session.metadata.horizon
-        past, future = np.empty((batch, 0), np.float32), np.empty((batch, horizon, 0), np.float32)
-        return past, future, np.ones((batch, 1), dtype=bool)
 
     def _blank(self, batch: int) -> Forecast:
         """Make room for `batch` forecasts."""

@@ -42,13 +42,16 @@ def session() -> Session:
 def test_a_step_gives_what_the_graph_computes(session: Session) -> None:
     """Forecast and state after two steps equal the same arithmetic in numpy."""
     state = session.initial(2)
-    _, state = session.step(observe([100.0, 3.0], elapsed=2.0), state)
-    forecast, state = session.step(observe([101.0, 4.0], series=[0, 2]), state)
-    trace = np.array([[151.0, 2.0], [5.5, 2.0]], np.float32)
-    np.testing.assert_array_equal(state["trace"], trace)
+    elapsed = 2.0
+    _, state = session.step(observe([100.0, 3.0], elapsed=elapsed), state)
+    forecast, state = session.step(observe([101.0, 4.0], elapsed=elapsed, series=[0, 2]), state)
+    trace = np.zeros((2, 2))
+    for price in ([100.0, 3.0], [101.0, 4.0]):
+        trace = np.log(1 + (trace / 2 + np.stack([price, [elapsed, elapsed]], 1)) ** 2)
+    np.testing.assert_allclose(state["trace"], trace, rtol=1e-6)
     np.testing.assert_array_equal(state["count"], [2, 2])
     table = (0.01 * np.linspace(-2, 2, 11) * np.arange(1, HORIZON + 1)[:, None]).astype(np.float32)
-    shift = np.float32(1e-4) * (trace.sum(1) + np.array([0, 2], np.float32))
+    shift = 1e-4 * (trace.sum(1) + np.array([0, 2]))
     expected = np.array([[101.0], [4.0]])[:, :, None] * np.exp(shift[:, None, None] + table)
     np.testing.assert_allclose(forecast.quantile[:, :, 0], expected, rtol=1e-6)
     assert forecast.quantile.shape == (2, HORIZON, 1, len(LEVELS))
@@ -218,8 +221,9 @@ def test_a_graph_with_a_fixed_batch_is_refused() -> None:
 
 
 def test_self_test_passes_where_rows_are_independent(session: Session) -> None:
-    """The model's rows have the same bits in batches of any size."""
-    session.self_test(1000)
+    """In batches of whole grains a row has the same bits, whatever travels with it."""
+    for batch in (1, 16, 17, 1000):
+        session.self_test(batch)
 
 
 def test_self_test_finds_rows_that_depend_on_the_batch() -> None:

@@ -22,15 +22,15 @@ Tick = tuple[str, int, float | None]
 
 
 class Counted(Session):
-    """A session that counts its steps and the rows of each."""
+    """A session that counts its steps and the prices of each."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self.calls: list[int] = []
 
     def step(self, observation: Observation, state: State) -> tuple[Forecast, State]:
-        """Step, and note the size of the batch."""
-        self.calls.append(len(observation.series))
+        """Step, and note how many prices came."""
+        self.calls.append(int(observation.mask.sum()))
         return super().step(observation, state)
 
 

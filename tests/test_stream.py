@@ -246,6 +246,20 @@ def test_a_run_begun_anew_leaves_nothing_of_the_last_one(tmp_path: Path) -> None
     assert files["out"].read_bytes() == full(feed(40, seed=2) + feed(10, seed=3))[0]
 
 
+def test_a_run_begun_anew_and_killed_at_once_does_not_resume_the_last_one(tmp_path: Path) -> None:
+    """The old snapshot is gone before the first byte of the new output is written."""
+    files = _files(tmp_path)
+    run(SESSION, io.BytesIO(feed(80, seed=1)), **files)
+
+    def die(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(SESSION, io.BytesIO(feed(40, seed=2)), **files, config=StreamConfig(batch=10), on_progress=die)
+    run(SESSION, io.BytesIO(feed(40, seed=2)), **files, resume=True)
+    assert files["out"].read_bytes() == full(feed(40, seed=2))[0]
+
+
 def test_what_cannot_be_resumed_is_refused_at_the_start(tmp_path: Path) -> None:
     """Resuming needs a snapshot, a snapshot needs files at a path, and a source must be there."""
     with pytest.raises(ConfigError, match="expected a snapshot"):
