@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from models.core import LEAST_DF, Distribution, Tick, scan, student, student_quantiles
 from models.errors import ConfigError, FitError
 from models.observation import State, StateTensor
-from models.operations import namespace
+from models.operations import namespace, per_price
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Autoregressive(nn.Module):
         `ar`, `last_value` or `drift`.
     weights : float [R, S, M, L]
         Weights of the last L moves, the newest first, in the move to step s; L may be 0.
-    constant, scale : float [R, S, M]
+    constant, scale : float [R, S, M] or [R, S*M]
     df : float [R]
     """
 
@@ -86,8 +86,8 @@ class Autoregressive(nn.Module):
         self.kind = kind
         _, self.horizon, self.block, self.lags = weights.shape
         self.register_buffer("weights", weights.float())
-        self.register_buffer("constant", constant.float())
-        self.register_buffer("scale", scale.float())
+        self.register_buffer("constant", constant.float().flatten(1))
+        self.register_buffer("scale", scale.float().flatten(1))
         self.register_buffer("df", df.float())
         self.register_buffer("standard", torch.tensor(student_quantiles(df.numpy())).float())
 
@@ -98,15 +98,17 @@ class Autoregressive(nn.Module):
 
     def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
         """Take in one tick; the distribution is of the moves after it."""
-        xp = namespace(tick.change)
-        loc, scale = (xp.take(xp.constant(table), tick.series) for table in (self.constant, self.scale))
+        xp, shape = namespace(tick.change), (self.horizon, self.block)
+        tables = (self.constant, self.scale, self.standard, self.df)
+        constant, scale, standard, df = (xp.take(xp.constant(table), tick.series) for table in tables)
         if self.lags:
             ring = self._push(tick, state["moves"])
             state = {"moves": ring}
             weighted = xp.take(xp.constant(self.weights), tick.series)
-            loc = loc + xp.sum(weighted * xp.reshape(ring, (-1, 1, self.block, self.lags)), 3)
-        standard, df = (xp.take(xp.constant(table), tick.series) for table in (self.standard, self.df))
-        return student(loc, scale, standard, df, (self.horizon, self.block)), state
+            sums = xp.sum(weighted * xp.reshape(ring, (-1, 1, self.block, self.lags)), 3)
+            constant = constant + xp.reshape(sums, (-1, self.horizon * self.block))
+        loc, scale = (per_price(x, shape, (*shape, 1)) for x in (constant, scale))
+        return student(loc, scale, standard, df, shape), state
 
     def _push(self, tick: Tick, ring: Tensor) -> Tensor:
         """Put the newest move first [B, M, L]; where held the ring stays."""

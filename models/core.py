@@ -20,7 +20,7 @@ from scipy import stats
 from torch import Tensor
 
 from models.observation import LEVELS, Array, State, StateTensor
-from models.operations import namespace
+from models.operations import per_price
 
 LEAST_DF = 2.1
 """Fewest degrees of freedom that are fitted: the variance stays finite."""
@@ -52,7 +52,8 @@ class Tick:
 class Distribution:
     """Distribution of the move from the origin to each horizon step, on the transformed scale.
 
-    loc, scale : float32 [B, S, M]; quantile : float32 [B, S, M, Q]; df : float32 [B].
+    loc, scale : float32 [B, S, M, 1]; quantile : float32 [B, S, M, Q]; df : float32 [B]. Where S and M are 1 these
+    two axes are left out.
     """
 
     loc: Array
@@ -120,17 +121,12 @@ def student(loc: Array, scale: Array, standard: Array, df: Array, shape: tuple[i
 
     Parameters
     ----------
-    loc, scale : float32 [B, S, M] or [B, S*M]
+    loc, scale : float32
+        Per price, see `operations.per_price`.
     standard : float32 [Q], or [B, Q] where degrees of freedom differ by series
         Quantiles of the standard t.
     df : float32 [B]
     shape : (S, M)
     """
-    around = per_price(standard, (1, 1), len(LEVELS))
-    quantile = per_price(loc, shape) + per_price(scale, shape) * around
-    return Distribution(loc=loc, scale=scale, quantile=quantile, df=df)
-
-
-def per_price(x: Array, shape: tuple[int, int], width: int = 1) -> Array:
-    """Put x on the axes [B, S, M, width]; where S and M are 1 they stay away, and broadcasting does the rest."""
-    return namespace(x).reshape(x, (-1, width) if shape == (1, 1) else (-1, *shape, width))
+    around = per_price(standard, shape, (1, 1, len(LEVELS)))
+    return Distribution(loc=loc, scale=scale, quantile=loc + scale * around, df=df)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from models.core import Core, Distribution, Tick, initial_state
 from models.observation import LEVELS, Array, Forecast, Observation, State, StateTensor
-from models.operations import namespace
+from models.operations import namespace, per_price
 from models.transforms import Transform
 
 PRICE = StateTensor("price", (1,), "float64", float("nan"), "price", "last known price; NaN before the first")
@@ -167,10 +167,13 @@ class Forecaster(nn.Module):
 
     def _in_prices(self, distribution: Distribution, price: Array, series: Array) -> Forecast:
         """Turn moves into prices around the last known price [B, M]."""
-        xp = namespace(price)
-        last = xp.reshape(price, (-1, 1, self.block, 1))
-        quantile = self.transform.invert(last, distribution.quantile, series)
-        return Forecast(quantile=quantile, loc=distribution.loc, scale=distribution.scale, df=distribution.df)
+        xp, shape = namespace(price), (self.horizon, self.block)
+        last = per_price(price, shape, (1, self.block, 1))
+        quantile = self.transform.invert(last, distribution.quantile, series, shape)
+        loc, scale = (xp.reshape(x, (-1, *shape)) for x in (distribution.loc, distribution.scale))
+        return Forecast(
+            quantile=xp.reshape(quantile, (-1, *shape, len(self.levels))), loc=loc, scale=scale, df=distribution.df
+        )
 
 
 def _flat(o: Observation) -> Observation:

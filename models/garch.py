@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from models.core import Distribution, Tick, scan, student, student_quantiles
 from models.errors import FitError
 from models.observation import State, StateTensor
-from models.operations import namespace
+from models.operations import namespace, per_price
 
 COLUMNS = ("mu", "omega", "alpha", "gamma", "beta", "nu")
 SHORTEST = 250
@@ -63,9 +63,9 @@ class Garch(nn.Module):
             "alpha_down": alpha + gamma,
             "beta": beta,
             "long_run": long_run,
-            "loc": (mu * steps)[..., None],
-            "variance_base": (to_scale * long_run * (steps - reach))[..., None],
-            "variance_slope": (to_scale * reach)[..., None],
+            "loc": mu * steps,
+            "variance_base": to_scale * long_run * (steps - reach),
+            "variance_slope": to_scale * reach,
             "df": nu[:, 0],
             "standard": torch.tensor(student_quantiles(nu[:, 0].numpy())),
         }
@@ -88,11 +88,11 @@ class Garch(nn.Module):
         impact = xp.where(shock < 0.0, row(self.alpha_down), row(self.alpha))
         after = row(self.omega) + impact * (shock * shock) + row(self.beta) * before
         variance = xp.where(tick.held, before, after)
-        base, slope = row(self.variance_base), row(self.variance_slope)
-        scale = xp.sqrt(base + slope * xp.reshape(variance, (-1, 1, 1)))
-        kept = xp.where(tick.held, state["variance"], after)
         shape = (self.horizon, 1)
-        return student(row(self.loc), scale, row(self.standard), row(self.df), shape), {"variance": kept}
+        spread = xp.sqrt(row(self.variance_base) + row(self.variance_slope) * variance)
+        loc, scale = (per_price(x, shape, (*shape, 1)) for x in (row(self.loc), spread))
+        kept = xp.where(tick.held, state["variance"], after)
+        return student(loc, scale, row(self.standard), row(self.df), shape), {"variance": kept}
 
     def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
         """Take in many ticks [B, T, ...]."""

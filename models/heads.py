@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.core import LEAST_DF, Distribution, student, student_quantiles
 from models.observation import LEVELS, MEDIAN, Array
-from models.operations import namespace
+from models.operations import namespace, per_price
 
 HeadKind = Literal["t", "quantile"]
 IQR_OF_NORMAL = 1.349
@@ -60,11 +60,10 @@ class StudentTHead(nn.Module):
         rows : int64 [B]
             Any row index: the df is the same for all.
         """
-        xp = namespace(hidden)
-        shape = (self.horizon, self.block)
+        xp, shape = namespace(hidden), (self.horizon, self.block)
         a, b = self._parts(hidden)
-        around = xp.reshape(scale, (-1, 1, self.block))
-        loc, spread = (xp.reshape(x, (-1, *shape)) * around for x in (a, xp.exp(b)))
+        around = per_price(scale, shape, (1, self.block, 1))
+        loc, spread = (per_price(x, shape, (*shape, 1)) * around for x in (a, xp.exp(b)))
         df = xp.take(xp.constant(self.df), rows * 0)
         return student(loc, spread, xp.constant(self.standard), df, shape)
 
@@ -114,29 +113,29 @@ class QuantileHead(nn.Module):
 
     def distribution(self, hidden: Array, scale: Array, rows: Array) -> Distribution:
         """Give the quantiles of the move to each step; loc is the median, scale the IQR over 1.349."""
-        xp = namespace(hidden)
-        shape = (self.horizon, self.block)
-        q = self._quantiles(hidden)
-        around = xp.reshape(scale, (-1, 1, self.block, 1))
-        quantile = q * around
-        columns = xp.split(quantile, [1] * len(LEVELS), 3)
-        low, high = columns[LEVELS.index(0.25)], columns[LEVELS.index(0.75)]
-        loc = xp.reshape(columns[MEDIAN], (-1, *shape))
-        spread = xp.reshape((high - low) * (1.0 / IQR_OF_NORMAL), (-1, *shape))
+        xp, shape = namespace(hidden), (self.horizon, self.block)
+        quantile = self._quantiles(hidden) * per_price(scale, shape, (1, self.block, 1))
+        columns = xp.split(quantile, [1] * len(LEVELS), self._last)
+        spread = (columns[LEVELS.index(0.75)] - columns[LEVELS.index(0.25)]) * (1.0 / IQR_OF_NORMAL)
         df = xp.take(xp.constant(self.df), rows * 0)
-        return Distribution(loc=loc, scale=spread, quantile=quantile, df=df)
+        return Distribution(loc=columns[MEDIAN], scale=spread, quantile=quantile, df=df)
+
+    @property
+    def _last(self) -> int:
+        """The axis of the quantiles."""
+        return 1 if (self.horizon, self.block) == (1, 1) else 3
 
     def _quantiles(self, hidden: Array) -> Array:
-        """Give [B, S, M, Q] in units of the running scale."""
-        xp = namespace(hidden)
+        """Give [B, S, M, Q], per price, in units of the running scale."""
+        xp, shape = namespace(hidden), (self.horizon, self.block)
         raw = xp.linear(hidden, xp.constant(self.output.weight), xp.constant(self.output.bias))
-        raw = xp.reshape(raw, (-1, self.horizon, self.block, len(LEVELS)))
-        middle, steps = xp.split(raw, [1, len(LEVELS) - 1], 3)
+        raw = per_price(raw, shape, (*shape, len(LEVELS)))
+        middle, steps = xp.split(raw, [1, len(LEVELS) - 1], self._last)
         return middle + xp.softplus(steps) @ xp.constant(self.away)
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Mean pinball loss over the levels, in units of the running scale: [B, S, M]."""
-        error = target[..., None] - self._quantiles(hidden)
+        error = target[..., None] - self._quantiles(hidden).reshape(*target.shape, len(LEVELS))
         return torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
 
 

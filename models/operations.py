@@ -47,11 +47,14 @@ class TorchOperations:
     softplus = staticmethod(torch.nn.functional.softplus)
 
     @staticmethod
-    def maximum(x: Tensor, *others: Any) -> Tensor:
-        """Take the greatest, element by element; others may be numbers."""
-        for other in others:
-            x = torch.maximum(x, torch.as_tensor(other, dtype=x.dtype))
-        return x
+    def clip(x: Tensor, low: float, high: float) -> Tensor:
+        """Bring into [low, high]; NaN stays."""
+        return x.clamp(low, high)
+
+    @staticmethod
+    def equal(x: Tensor, other: Tensor) -> Tensor:
+        """Tell which elements are the same number; NaN is none."""
+        return x == other
 
     @staticmethod
     def minimum(x: Tensor, other: Tensor) -> Tensor:
@@ -129,3 +132,11 @@ class TorchOperations:
 def namespace(x: Any) -> Any:
     """Return the operations for `x`: torch's for a tensor, the graph being traced for a symbol."""
     return TorchOperations if isinstance(x, Tensor) else x.graph
+
+
+def per_price(x: Any, shape: tuple[int, int], to: tuple[int, int, int]) -> Any:
+    """Put x [B, ...] on the axes [B, *to] of a forecast of (S, M) prices.
+
+    For one step of one price these axes are left out, [B, width] as it came: broadcasting does what reshaping would.
+    """
+    return x if shape == (1, 1) else namespace(x).reshape(x, (-1, *to))

@@ -155,12 +155,7 @@ class Recurrent(nn.Module):
             parts.append(tick.past)
         if self.elapsed:
             parts.append(xp.log(xp.reshape(tick.elapsed, (-1, 1))))
-        shortest = xp.split(scale, [self.block, self.scale.width - self.block], 1)[0] if self._several else scale
-        return xp.concat(parts, 1), shortest * xp.constant(self.unit), following
-
-    @property
-    def _several(self) -> bool:
-        return self.scale.width > self.block
+        return xp.concat(parts, 1), scale, following
 
     def _with_known_ahead(self, top: Array, future: Array) -> Array:
         """Put the covariates known ahead beside the hidden vector."""

@@ -2,10 +2,10 @@
 
 For memory n, with k the number of moves seen so far (k0 = 1 pseudo-move from the prior):
 
-    k ← min(k + 1, n)        v ← v + (r² − v) / k        v̂ = max(v, φ·v_long, ε)        z = r / √v̂
+    k ← min(k + 1, n)        v ← v + (r² − v) / k        v̂ = v + φ·v_long + ε        z = r / √v̂
 
 a mean over the first n moves that turns into an exponential average of that length (RiskMetrics 1996, with a
-start that forgets its prior). The scale at t includes the move at t, so |z| ≤ √n whatever comes: outliers
+start that forgets its prior; the longest memory goes without the floor). The scale at t includes the move at t, so |z| ≤ √n whatever comes: outliers
 saturate by themselves. The floor φ·v_long is causal and keeps a series that stands still from a zero scale;
 ε = 1e-12 of the unit² is for one that never moved.
 
@@ -44,10 +44,12 @@ class RunningScale(nn.Module):
         self.block, self.width = block, len(memories) * block
         self.register_buffer("per_unit", torch.tensor([1.0 / unit]))
         self.register_buffer("limit", torch.tensor(memories, dtype=torch.float32).repeat_interleave(block))
-        floor = torch.zeros(self.width, self.width)
-        for column in range(self.width - block):
-            floor[self.width - block + column % block, column] = FLOOR
+        floor = torch.eye(self.width)
+        for row in range(self.width - block):
+            floor[row, self.width - block + row % block] = FLOOR
         self.register_buffer("floor", floor)
+        self.register_buffer("least", torch.full((self.width,), EPSILON))
+        self.register_buffer("shortest", unit * torch.eye(self.width, block))
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
         """List what is carried: the averages and how many moves are in them."""
@@ -71,8 +73,9 @@ class RunningScale(nn.Module):
 
         Returns
         -------
-        standardised, log_variance, scale : float32 [B, W*M]
-            The scale is in units.
+        standardised, log_variance : float32 [B, W*M]
+        scale : float32 [B, M]
+            That of the shortest memory, on the transformed scale.
         state : State
         """
         xp = namespace(change)
@@ -81,9 +84,9 @@ class RunningScale(nn.Module):
         count = xp.minimum(state["count"] + moved, xp.constant(self.limit))
         variance = state["variance"]
         variance = variance + moved / count * (move * move - variance)
-        safe = xp.maximum(variance, variance @ xp.constant(self.floor), EPSILON)
+        safe = xp.linear(variance, xp.constant(self.floor), xp.constant(self.least))
         scale = xp.sqrt(safe)
-        return move / scale, xp.log(safe), scale, {"variance": variance, "count": count}
+        return move / scale, xp.log(safe), scale @ xp.constant(self.shortest), {"variance": variance, "count": count}
 
     @property
     def one(self) -> Tensor:

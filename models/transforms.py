@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from models.errors import FitError
 from models.observation import Array
-from models.operations import namespace
+from models.operations import namespace, per_price
 
 TransformKind = Literal["log", "asinh"]
 
 
 class LogReturn(nn.Module):
-    """y = log(price / last): for prices above zero. The domain (1e-15, 1e15) keeps poison such as 1e30 out."""
+    """y = log(price / last): for prices above zero. The domain [1e-15, 1e15] keeps poison such as 1e30 out."""
 
     kind: TransformKind = "log"
     lower = 1e-15
@@ -31,14 +31,15 @@ class LogReturn(nn.Module):
 
     def admits(self, price: Array) -> Array:
         """Tell which prices lie in the domain; NaN does not."""
-        return (price > self.lower) & (price < self.upper)
+        xp = namespace(price)
+        return xp.equal(xp.clip(price, self.lower, self.upper), price)
 
     def difference(self, price: Array, last: Array, series: Array) -> Array:  # noqa: ARG002  one signature for all
         """Give the transformed step from `last` to `price`, both float64 [B, M]; NaN where either is."""
         return namespace(price).log(price / last)
 
-    def invert(self, last: Array, step: Array, series: Array) -> Array:  # noqa: ARG002
-        """Give the prices [B, S, M, Q] that lie `step` above `last` [B, 1, M, 1]."""
+    def invert(self, last: Array, step: Array, series: Array, shape: tuple[int, int]) -> Array:  # noqa: ARG002
+        """Give the prices that lie `step` [B, S, M, Q] above `last` [B, 1, M, 1], per price of `shape` (S, M)."""
         xp = namespace(last)
         return last * xp.cast(xp.exp(step), last)
 
@@ -70,17 +71,18 @@ class AsinhDifference(nn.Module):
 
     def admits(self, price: Array) -> Array:
         """Tell which prices are finite and within ±1e15; NaN is not."""
-        return (price > self.lower) & (price < self.upper)
+        xp = namespace(price)
+        return xp.equal(xp.clip(price, self.lower, self.upper), price)
 
     def difference(self, price: Array, last: Array, series: Array) -> Array:
         """Give the transformed step from `last` to `price`, both float64 [B, M]; NaN where either is."""
         center, unit = self._rows(price, series)
         return _asinh((price - center) / unit) - _asinh((last - center) / unit)
 
-    def invert(self, last: Array, step: Array, series: Array) -> Array:
-        """Give the prices [B, S, M, Q] that lie `step` above `last` [B, 1, M, 1]."""
+    def invert(self, last: Array, step: Array, series: Array, shape: tuple[int, int]) -> Array:
+        """Give the prices that lie `step` [B, S, M, Q] above `last` [B, 1, M, 1], per price of `shape` (S, M)."""
         xp = namespace(last)
-        center, unit = (xp.reshape(x, (-1, 1, 1, 1)) for x in self._rows(last, series))
+        center, unit = (per_price(x, shape, (1, 1, 1)) for x in self._rows(last, series))
         y = _asinh((last - center) / unit) + xp.cast(step, last)
         return center + unit * ((xp.exp(y) - xp.exp(0.0 - y)) * 0.5)
 

@@ -163,7 +163,7 @@ def scenario(forecaster: Forecaster, batch: int) -> Observation:
     clusters = np.exp(np.cumsum(rng.normal(size=shape) * 0.1, 1).clip(-2, 2))
     path = torch.tensor(np.cumsum(size * clusters * rng.standard_t(4, size=shape) * 0.5, 1))
     start, flat = first[:, None, None], path.reshape(batch, STEPS, forecaster.block, 1)
-    price = forecaster.transform.invert(start.transpose(2, 3), flat, rows)[..., 0]
+    price = forecaster.transform.invert(start.transpose(2, 3), flat, rows, (STEPS, forecaster.block))[..., 0]
     price[torch.tensor(rng.random(shape) < 0.02)] = float(rng.choice(POISON))
     mask = torch.tensor(rng.random(shape) > 0.05)
     return replace(_dress(forecaster, price, rows), mask=mask)

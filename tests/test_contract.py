@@ -81,7 +81,7 @@ def test_the_checks_catch_a_forecaster_that_looks_ahead() -> None:
 
     def peeking(ticks, state):
         distribution, after = honest(ticks, state)
-        distribution.quantile.add_(ticks.change[:, -1:, :, None, None])
+        distribution.quantile.add_(ticks.change[:, -1:])
         return distribution, after
 
     core.unroll = peeking  # type: ignore[method-assign]

@@ -1,0 +1,167 @@
+"""S1: what a whole step costs against the bare recurrent nodes of the same file.
+
+The whole step is raw price in, price quantiles and state out, zero-state start included, as it is served. The
+floor is a graph that has only the recurrent nodes of that very file, with their weights, fed from outside. Both run
+interleaved in one process on one thread; medians of many rounds. Then onnxruntime's own profiler says where
+the rest goes, node by node.
+
+    python benchmarks/step.py [--cell lstm] [--hidden 64] [--layers 2] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+
+from models.forecaster import Forecaster
+from models.graph import trace
+from models.recurrent import Recurrent, RecurrentConfig
+from models.transforms import LogReturn
+
+RECURRENT = {"RNN", "LSTM", "GRU"}
+NUMPY = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.BOOL: np.bool_, TensorProto.INT64: np.int64}
+
+
+def session(model: onnx.ModelProto, *, profile: bool = False) -> onnxruntime.InferenceSession:
+    """Open a model on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    options.enable_profiling = profile
+    options.profile_file_prefix = str(Path(tempfile.gettempdir()) / "statecast-step")
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def bare(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep only the recurrent nodes of a model, chained, their inputs fed from outside in the shapes they take."""
+    nodes = [n for n in model.graph.node if n.op_type in RECURRENT]
+    weights = {i.name: i for i in model.graph.initializer}
+    hidden = next(a.i for a in nodes[0].attribute if a.name == "hidden_size")
+    width = weights[nodes[0].input[1]].dims[2]
+    inputs = [helper.make_tensor_value_info(nodes[0].input[0], TensorProto.FLOAT, [1, "B", width])]
+    states = [name for n in nodes for name in n.input[5:] if name]
+    inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "B", hidden]) for name in states]
+    made = [name for n in nodes for name in n.output if name]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, "B", hidden]) for name in made]
+    kept = [w for name, w in weights.items() if any(name in n.input for n in nodes)]
+    proto = helper.make_model(helper.make_graph(nodes, "bare", inputs, outputs, kept), opset_imports=model.opset_import)
+    proto.ir_version = model.ir_version
+    return proto
+
+
+def feeds(model: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
+    """Make inputs of a batch: prices around 100, states as after many steps."""
+    rng = np.random.default_rng(0)
+    out = {}
+    for i in model.graph.input:
+        shape = [batch if d.dim_param else d.dim_value for d in i.type.tensor_type.shape.dim]
+        dtype = NUMPY[i.type.tensor_type.elem_type]
+        if dtype == np.bool_:
+            out[i.name] = np.ones(shape, dtype)
+        elif i.name == "state.count":
+            out[i.name] = np.full(shape, 10, dtype)
+        elif i.name in ("price", "state.price"):
+            out[i.name] = 100 * np.exp(rng.normal(size=shape) * 0.01)
+        elif i.name == "state.variance":
+            out[i.name] = rng.uniform(0.5, 2, size=shape).astype(dtype)
+        else:
+            out[i.name] = (rng.normal(size=shape) * 0.3).astype(dtype)
+    return out
+
+
+def interleaved(runs: list[tuple[onnxruntime.InferenceSession, dict]], rounds: int, repeats: int) -> list[float]:
+    """Give the median seconds of one call of each, all timed in turn in every round."""
+    samples: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for k, (runtime, inputs) in enumerate(runs):
+            start = time.perf_counter()
+            for _ in range(repeats):
+                runtime.run(None, inputs)
+            samples[k].append((time.perf_counter() - start) / repeats)
+    return [float(np.median(s)) for s in samples]
+
+
+def account(model: onnx.ModelProto, batch: int, calls: int = 500) -> list[tuple[str, int, float]]:
+    """Profile the step: (operator, nodes, microseconds a call), the dearest first."""
+    runtime = session(model, profile=True)
+    inputs = feeds(model, batch)
+    for _ in range(calls):
+        runtime.run(None, inputs)
+    path = Path(runtime.end_profiling())
+    spent: dict[str, float] = defaultdict(float)
+    nodes: dict[str, set[str]] = defaultdict(set)
+    for event in json.loads(path.read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent[event["args"]["op_name"]] += event["dur"]
+            nodes[event["args"]["op_name"]].add(event["name"])
+    path.unlink()
+    return sorted(((op, len(nodes[op]), us / calls) for op, us in spent.items()), key=lambda row: -row[2])
+
+
+def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...]) -> list[dict]:
+    """Measure one network at every batch."""
+    torch.manual_seed(0)
+    core = Recurrent(RecurrentConfig(cell=cell, hidden=hidden, layers=layers), unit=0.01)
+    whole = trace(Forecaster(cell, LogReturn(), core).eval())
+    floor = bare(whole)
+    rows = []
+    for batch in batches:
+        runs = [(session(m), feeds(m, batch)) for m in (whole, floor)]
+        interleaved(runs, 5, 20)
+        step, bottom = interleaved(runs, 60, max(3, 400 // batch))
+        rows.append(
+            {
+                "cell": cell,
+                "hidden": hidden,
+                "layers": layers,
+                "batch": batch,
+                "nodes": len(whole.graph.node),
+                "step_us": step * 1e6,
+                "floor_us": bottom * 1e6,
+                "ratio": step / bottom,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", choices=["rnn", "lstm", "gru"], nargs="*", default=["lstm", "gru", "rnn"])
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 64, 256, 1024])
+    parser.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
+    options = parser.parse_args()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}"
+    print(f"whole step / bare recurrent nodes, one thread, {machine}")
+    print(f"{'cell':5} {'size':>6} {'batch':>6} {'nodes':>6} {'step us':>9} {'floor us':>9} {'ratio':>6}")
+    for cell in options.cell:
+        for row in measure(cell, options.hidden, options.layers, tuple(options.batch)):
+            size = f"{row['hidden']}x{row['layers']}"
+            numbers = f"{row['step_us']:9.1f} {row['floor_us']:9.1f} {row['ratio']:6.2f}"
+            print(f"{cell:5} {size:>6} {row['batch']:6} {row['nodes']:6} {numbers}")
+            if options.json:
+                with options.json.open("a") as file:
+                    file.write(json.dumps({**row, "machine": machine}) + "\n")
+    core = Recurrent(RecurrentConfig(cell=options.cell[0], hidden=options.hidden, layers=options.layers), unit=0.01)
+    whole = trace(Forecaster("step", LogReturn(), core).eval())
+    for batch in (options.batch[0], options.batch[-1]):
+        print(f"\nwhere the time of {options.cell[0]} goes at batch {batch} (kernels only, profiler on)")
+        for op, nodes, us in account(whole, batch):
+            print(f"  {op:12} {nodes:3} nodes {us:9.2f} us")
+
+
+if __name__ == "__main__":
+    main()
