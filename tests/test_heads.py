@@ -118,7 +118,7 @@ def test_quantiles_never_cross(seed: int, size: float) -> None:
 
 
 def test_quantiles_give_the_median_the_interquartile_scale_and_no_density() -> None:
-    """loc is the median, scale the interquartile range over that of the standard normal, df NaN."""
+    """The location is the median, scale the interquartile range over that of the standard normal, df NaN."""
     loc, scale, quantile, df = distribution(wild(QuantileHead(HIDDEN, HORIZON, BLOCK)), *inputs()[:2])
     np.testing.assert_array_equal(loc, quantile[..., MEDIAN])
     low, high = (quantile[..., LEVELS.index(level)] for level in (0.25, 0.75))
