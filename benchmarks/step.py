@@ -31,7 +31,12 @@ from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import LogReturn
 
 RECURRENT = {"RNN", "LSTM", "GRU"}
-NUMPY = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.BOOL: np.bool_, TensorProto.INT64: np.int64}
+NUMPY = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.BOOL: np.bool_,
+    TensorProto.INT64: np.int64,
+}
 
 
 def session(model: onnx.ModelProto, *, profile: bool = False) -> onnxruntime.InferenceSession:

@@ -5,9 +5,9 @@ For memory n, with k the number of moves seen so far (k0 = 1 pseudo-move from th
     k ← min(k + 1, n)        v ← v + (r² − v) / k        v̂ = v + φ·v_long + ε        z = r / √v̂
 
 a mean over the first n moves that turns into an exponential average of that length (RiskMetrics 1996, with a
-start that forgets its prior; the longest memory goes without the floor). The scale at t includes the move at t, so |z| ≤ √n whatever comes: outliers
-saturate by themselves. The floor φ·v_long is causal and keeps a series that stands still from a zero scale;
-ε = 1e-12 of the unit² is for one that never moved.
+start that forgets its prior). The scale at t includes the move at t, so |z| ≤ √n whatever comes: outliers
+saturate by themselves. The floor φ·v_long is causal and keeps a series that stands still from a zero scale; the
+longest memory goes without it. ε = 1e-12 of the unit² is for a series that never moved.
 
 Legend: B batch, M prices of one moment, W memories; the axis W*M is memory-major.
 
