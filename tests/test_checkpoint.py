@@ -162,6 +162,7 @@ def test_tensors_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
 
 def _save_for_ever(path: Path) -> None:
     """Save 4 MB of one number after another until killed."""
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads
     for k in range(2, 1_000_000):
         save_tensors(path, {"x": torch.full((1_000_000,), float(k))}, {"k": k})
 

@@ -168,7 +168,7 @@ def random_state(core: Recurrent, batch: int) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELLS)
 def test_outputs_and_gradients_are_those_written_by_hand(cell: str, layers: int) -> None:
-    """Outputs, and gradients of weights, inputs and first state over 12 steps, equal numpy cells with their own BPTT."""
+    """Outputs, and gradients of weights, inputs and first state over 12 steps, equal those of numpy cells."""
     core, rng = core_of(cell, layers=layers), np.random.default_rng(3)
     x = torch.tensor(rng.normal(size=(B, T, core.inputs)), requires_grad=True)
     start = tuple(s.requires_grad_() for s in random_state(core, B))
