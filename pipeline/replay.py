@@ -99,6 +99,8 @@ def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> io.BytesIO:
 
 def _coverage(frame: pl.DataFrame, out: Path, days: int) -> tuple[int, float]:
     """Tell how many forecasts of the last days were scored, and the share that held their 95 % interval."""
+    if not out.stat().st_size:  # every tick was refused
+        return 0, float("nan")
     since = frame.select(pl.col("time").max() - pl.duration(days=days)).item()
     actual = frame.select("series_id", "time", actual=pl.col("price").shift(-1).over("series_id"))
     recent = actual.filter(pl.col("time") >= since, pl.col("actual").is_not_null())

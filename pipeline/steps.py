@@ -13,19 +13,24 @@ print. Imported by the flows and the command line.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+import torch
+from scipy import stats
 
 from models import checkpoint
-from models.errors import ConfigError, DataError, PolicyError, unknown
+from models.errors import ConfigError, DataError, IntegrityError, PolicyError, unknown
 from models.forecaster import Forecaster
+from models.observation import LEVELS
 from models.transforms import Transform, fit_transform
 from pipeline import archive, champions, figures, metrics, settings
 from pipeline.atomic import replacing
@@ -33,7 +38,7 @@ from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.compare import Decision, Row, champion, comparison_table
 from pipeline.config import Config
 from pipeline.export import Provenance, export
-from pipeline.fitting import fit
+from pipeline.fitting import MODELS, fit
 from pipeline.forecasts import Forecasts
 from pipeline.ingest import IngestReport
 from pipeline.ingest import ingest as read_prices
@@ -91,7 +96,7 @@ def _refuse_non_positive(prices: Panel, config: Config) -> None:
     row, column = np.argwhere(bad)[0]
     raise PolicyError(
         f"log transform: expected prices above zero, got {int(bad.sum())} that are not, first {prices.names[row]} at "
-        f"{iso(prices.time[row, column])} = {prices.price[row, column]}. Set transform to 'asinh', or "
+        f"{iso(int(prices.time[row, column]))} = {prices.price[row, column]}. Set transform to 'asinh', or "
         "ingest.non_positive to 'drop'"
     )
 
@@ -99,20 +104,22 @@ def _refuse_non_positive(prices: Panel, config: Config) -> None:
 def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> float:
     """Fit one model and save it; give the seconds that it took.
 
-    A network's fit in progress is kept after every epoch, and goes on from there if the process died.
+    A network's fit in progress is kept after every epoch, and goes on from there if the process died. Forecasts
+    of the model that was there before go with it.
     """
     data = load(config)
-    key = "-".join((settings.digest(config.fit)[:8], settings.digest(config.split)[:8], data.sha256[:8]))
-    progress = config.folder / "progress" / f"{name}-{key}.safetensors"
-    records: list[EpochRecord] = []
+    progress = config.folder / "progress" / f"{name}-{_fit_key(config, data)}.safetensors"
+    curve = progress.with_suffix(".json")
+    records = _read_json(curve, "train") if progress.exists() and curve.exists() else []
 
     def note(record: EpochRecord) -> None:
-        records.append(record)
+        records.append(asdict(record))
+        _write_json(curve, records)
         on_epoch(record)
 
-    started = datetime.now(UTC)
+    started = time.perf_counter()
     forecaster = fit(name, data.panel, data.split, data.transform, config.fit, checkpoint=progress, on_epoch=note)
-    seconds = (datetime.now(UTC) - started).total_seconds()
+    seconds = time.perf_counter() - started
     about = {
         "series": data.panel.names,
         "data_sha256": data.sha256,
@@ -120,11 +127,27 @@ def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = l
         "seconds": seconds,
         "commit": commit(),
         "config": settings.to_dict(config.fit),
-        "records": [asdict(r) for r in records],
+        "records": records,
     }
-    checkpoint.save(forecaster, config.folder / "models" / f"{name}.safetensors", about)
-    progress.unlink(missing_ok=True)
+    _forecast_path(config, name).unlink(missing_ok=True)
+    checkpoint.save(forecaster, _model_path(config, name), about)
+    for path in progress.parent.glob(f"{name}-*"):
+        path.unlink()
     return seconds
+
+
+def _fit_key(config: Config, data: Data) -> str:
+    """Name what a fit depends on: with any of it changed, a fit in progress is begun anew."""
+    parts = (settings.digest(config.fit), settings.digest(config.split), data.sha256)
+    return "-".join((config.transform, *(part[:8] for part in parts)))
+
+
+def _model_path(config: Config, name: str) -> Path:
+    return config.folder / "models" / f"{name}.safetensors"
+
+
+def _forecast_path(config: Config, name: str) -> Path:
+    return config.folder / "forecasts" / f"{name}.parquet"
 
 
 def load_model(config: Config, name: str) -> tuple[Forecaster, dict[str, Any]]:
@@ -133,12 +156,16 @@ def load_model(config: Config, name: str) -> tuple[Forecaster, dict[str, Any]]:
     Raises
     ------
     ConfigError
-        No model of that name was trained; those that were are listed.
+        There is no model of that name, or it was not trained; those that were are listed.
     """
-    path = config.folder / "models" / f"{name}.safetensors"
+    if name not in MODELS:
+        raise ConfigError(unknown("model", name, MODELS))
+    path = _model_path(config, name)
     if not path.exists():
-        trained = [p.stem for p in path.parent.glob("*.safetensors")]
-        raise ConfigError(f"{unknown('trained model', name, trained)}. Run `statecast train {name}` first")
+        trained = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors")))
+        raise ConfigError(
+            f"{path}: {name} is not trained; there are: {trained or 'none'}. Run `statecast train {name}`"
+        )
     return checkpoint.load(path)
 
 
@@ -159,7 +186,7 @@ def backtest(config: Config, name: str) -> Forecasts:
         )
     origins = Split(**about["split"]).origins(data.panel, "test")
     forecasts = walk_forward(forecaster, data.panel, origins)
-    archive.save(forecasts, config.folder / "forecasts" / f"{name}.parquet")
+    archive.save(forecasts, _forecast_path(config, name))
     return forecasts
 
 
@@ -173,19 +200,41 @@ class Compared:
 
 
 def compare(config: Config) -> Compared:
-    """Score and judge all models of the settings on identical origins, decide who serves, and draw figures."""
-    forecasts = [archive.load(config.folder / "forecasts" / f"{name}.parquet") for name in config.models]
+    """Score and judge all models of the settings on identical origins, decide who serves, and draw figures.
+
+    Raises
+    ------
+    DataError
+        A model was not walked forward over the prices that the store holds now.
+    """
     data = load(config)
-    naive = _naive_scale(data)
-    rows = comparison_table(forecasts, naive, config.compare)
+    forecasts = [_forecasts(config, data, name) for name in config.models]
+    rows = comparison_table(forecasts, _naive_scale(data), config.compare)
     served = _incumbent(config, data, forecasts[0])
     decision = champion([*forecasts, *served], INCUMBENT if served else None, config.compare)
     drawn = _draw(config, [*forecasts, *served], decision)
     _write_json(
         config.folder / "comparison.json",
-        {"rows": [asdict(r) for r in rows], "decision": asdict(decision), "data_sha256": data.sha256},
+        {
+            "rows": [asdict(r) for r in rows],
+            "decision": asdict(decision),
+            "data_sha256": data.sha256,
+            "models": {name: _sha256(_model_path(config, name)) for name in config.models},
+        },
     )
     return Compared(rows=rows, decision=decision, figures=drawn)
+
+
+def _forecasts(config: Config, data: Data, name: str) -> Forecasts:
+    """Read the forecasts of a model, which must reach to the last price."""
+    forecasts = archive.load(_forecast_path(config, name))
+    reach, last = int(forecasts.target_time.max()), int(data.panel.time[data.panel.mask].max())
+    if reach != last:
+        raise DataError(
+            f"compare: the forecasts of {name} end at {iso(reach)}, the prices in the store at {iso(last)}. Run "
+            f"`statecast backtest {name}` again, or `statecast retrain`"
+        )
+    return forecasts
 
 
 def _naive_scale(data: Data) -> dict[str, float]:
@@ -199,14 +248,30 @@ def _incumbent(config: Config, data: Data, like: Forecasts) -> list[Forecasts]:
     if not (folder / f"{config.champion}.json").exists():
         return []
     session = champions.load(folder, config.champion)
-    first = int(like.origin_time.min())
-    origins = data.split.origins(data.panel, "test") & (data.panel.time >= first)
-    return [walk_session_forward(session, INCUMBENT, data.transform, data.panel, origins)]
+    origins = replace(data.split, validation_end_time=int(like.target_time.min())).origins(data.panel, "test")
+    served = walk_session_forward(session, INCUMBENT, data.transform, data.panel, origins)
+    same = session.metadata.transform == data.transform.describe()
+    return [served if same else on_scale(served, data.transform)]
+
+
+def on_scale(forecasts: Forecasts, transform: Transform) -> Forecasts:
+    """Restate densities on the scale of another transform, so that their median and quartiles stay the same prices.
+
+    A champion has the scale of its own fit: the asinh of prices depends on the train split, and the kind of
+    transform may have changed. Outcomes are on the scale of `transform` already.
+    """
+    rows, origin = torch.from_numpy(forecasts.series.astype(np.int64)) + 1, torch.from_numpy(forecasts.origin)[:, None]
+    quartiles = torch.from_numpy(forecasts.quantile[:, [LEVELS.index(q) for q in (0.25, 0.5, 0.75)]])
+    low, median, high = transform.difference(quartiles, origin, rows).numpy().T
+    unit = 2 * stats.t.ppf(0.75, np.where(np.isinf(forecasts.df), 1e9, forecasts.df))
+    return replace(forecasts, loc=median, scale=(high - low) / unit)
 
 
 def _draw(config: Config, forecasts: list[Forecasts], decision: Decision) -> list[Path]:
-    """Draw the skill of all models, and calibration and fans of the one that is to serve."""
+    """Draw the skill of all models, and calibration and fans of the one that is to serve; older figures go."""
     folder = config.folder / "figures"
+    for old in folder.glob("*.png"):
+        old.unlink()
     chosen = next(f for f in forecasts if f.model == decision.model)
     drawn = {"skill": figures.skill_over_time(forecasts, config.compare.last_value)}
     drawn[f"calibration-{chosen.model}"] = figures.calibration(chosen)
@@ -217,7 +282,7 @@ def _draw(config: Config, forecasts: list[Forecasts], decision: Decision) -> lis
 
 def record(config: Config) -> str:
     """Log the comparison to MLflow: a parent run, and a child for each model; give the parent's id."""
-    comparison = _read_json(config.folder / "comparison.json")
+    comparison = _read_json(config.folder / "comparison.json", "compare")
     data = load(config)
     tags = {
         "data_sha256": data.sha256,
@@ -256,9 +321,9 @@ def _record_model(config: Config, child: Any, name: str, comparison: dict[str, A
     child.scores({r["series"]: r["scores"] for r in comparison["rows"] if r["model"] == name})
     child.json({r["series"]: r["verdict"] for r in comparison["rows"] if r["model"] == name}, "verdicts.json")
     if not about["records"]:
-        tables = {k: v.tolist() for k, v in forecaster.core.state_dict().items()}
+        tables = {k.removeprefix("core."): v.tolist() for k, v in forecaster.state_dict().items()}
         child.json({"rows": ["pooled", *about["series"]], "parameters": tables}, "parameters.json")
-    child.file(config.folder / "models" / f"{name}.safetensors", "model")
+    child.file(_model_path(config, name), "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,44 +343,66 @@ def promote(config: Config, name: str | None = None) -> Promoted:
 
     Without a name the decision of the last comparison is carried out; when the incumbent keeps its place,
     nothing changes.
+
+    Raises
+    ------
+    ConfigError
+        The model was not among those of the last comparison.
+    IntegrityError
+        The chosen model was trained again after the comparison.
     """
-    decision = Decision(**_read_json(config.folder / "comparison.json")["decision"])
+    comparison = _read_json(config.folder / "comparison.json", "compare")
+    decision = Decision(**comparison["decision"])
     reason = decision.reason if name is None else f"{name} was named by hand"
     chosen = name or decision.model
     folder = config.folder / "champions"
     if chosen == INCUMBENT:
-        serving = champions.current(folder, config.champion)
-        kept = str(serving.fields.get("model", INCUMBENT))
-        return Promoted(
-            model=kept,
-            file=folder / serving.file,
-            sha256=serving.sha256,
-            version=serving.version,
-            changed=False,
-            reason=reason,
-        )
+        return _promoted(folder, champions.current(folder, config.champion), changed=False, reason=reason)
+    _check_judged(config, chosen, comparison["models"])
     exported = config.folder / "exports" / f"{chosen}.onnx"
     export_model(config, chosen, exported)
     _register(config, chosen, decision, exported)
     published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason})
+    return _promoted(folder, published, changed=True, reason=reason)
+
+
+def rollback(config: Config) -> Promoted:
+    """Let the champion before the current one serve again; the registry keeps its aliases."""
+    folder = config.folder / "champions"
+    published = champions.rollback(folder, config.champion)
+    return _promoted(folder, published, changed=True, reason="the champion before it was taken back")
+
+
+def _promoted(folder: Path, serving: champions.Published, *, changed: bool, reason: str) -> Promoted:
     return Promoted(
-        model=chosen,
-        file=folder / published.file,
-        sha256=published.sha256,
-        version=published.version,
-        changed=True,
+        model=str(serving.fields.get("model", INCUMBENT)),
+        file=folder / serving.file,
+        sha256=serving.sha256,
+        version=serving.version,
+        changed=changed,
         reason=reason,
     )
 
 
+def _check_judged(config: Config, name: str, judged: dict[str, str]) -> None:
+    """Refuse a model that is not the one that was compared."""
+    if name not in judged:
+        raise ConfigError(f"promote: {unknown('compared model', name, judged)}. Run `statecast compare` with it first")
+    if _sha256(_model_path(config, name)) != judged[name]:
+        raise IntegrityError(
+            f"promote: {name} was trained again after the comparison. Run `statecast backtest {name}` and `statecast "
+            "compare` first"
+        )
+
+
 def _register(config: Config, chosen: str, decision: Decision, exported: Path) -> None:
     """Register champion and challenger in MLflow, under the runs that recorded them."""
-    runs = _read_json(config.folder / "runs.json")["models"]
+    runs = _read_json(config.folder / "runs.json", "compare")["models"]
     tracker = Tracker(config.tracking, config.folder)
     champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, {"model": chosen})
     rival = decision.challenger if chosen == decision.model else decision.model
     second = None
-    if rival in runs and rival != chosen:
+    if rival is not None and rival in runs and rival != chosen:
         path = exported.with_name(f"{rival}.onnx")
         export_model(config, rival, path)
         second = tracker.log_model(tracker.run(runs[rival]), path, {"model": rival}).number
@@ -367,8 +454,14 @@ def _write_json(path: Path, value: Any) -> None:
         file.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, verb: str) -> Any:
+    """Read what a step has left; `verb` is the command that makes it."""
     try:
         return orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:
-        raise DataError(f"{path}: expected the result of an earlier step, got {error}. Run that step first") from error
+        raise DataError(f"{path}: expected what `statecast {verb}` leaves, got {error}. Run it first") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
