@@ -21,6 +21,7 @@ from models.transforms import Transform
 from pipeline.forecasts import Forecasts
 from pipeline.moves import observations, outcomes
 from pipeline.session import Session
+from pipeline.threads import cpu_threads
 from pipeline.windows import Panel
 
 CHUNK = 1024
@@ -45,8 +46,9 @@ def walk_forward(forecaster: Forecaster, panel: Panel, origins: NDArray[np.bool_
     DataError
         No wanted origin has an outcome.
     """
-    passes = _torch_passes(forecaster, panel)
-    return _collected(forecaster.name, forecaster.transform, forecaster.horizon, panel, origins, passes)
+    with cpu_threads(1):
+        passes = _torch_passes(forecaster, panel)
+        return _collected(forecaster.name, forecaster.transform, forecaster.horizon, panel, origins, passes)
 
 
 def walk_session_forward(

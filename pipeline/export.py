@@ -31,6 +31,7 @@ from models.observation import Forecast, Observation, State, at, between
 from pipeline.atomic import replacing
 from pipeline.metadata import KEY, Metadata
 from pipeline.session import RUNTIME_VERSION, Session
+from pipeline.threads import cpu_threads
 
 STEPS = 2000
 BATCHES = (1, 64)
@@ -77,7 +78,9 @@ def exported(forecaster: Forecaster, provenance: Provenance) -> bytes:
     proto = trace(forecaster)
     metadata = _metadata(forecaster, provenance, tuple(n for n in inputs(proto) if not n.startswith("state.")))
     session = Session(annotate(proto, KEY, metadata.to_json()))
-    return annotate(proto, KEY, replace(metadata, parity=check_parity(forecaster, session)).to_json())
+    with cpu_threads(1):
+        parity = check_parity(forecaster, session)
+    return annotate(proto, KEY, replace(metadata, parity=parity).to_json())
 
 
 def _metadata(f: Forecaster, provenance: Provenance, read: tuple[str, ...]) -> Metadata:
