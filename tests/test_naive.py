@@ -54,7 +54,7 @@ def test_series_never_seen_have_no_drift_and_the_median_spread() -> None:
     """The pooled row of the drift is the last value with the median scale."""
     core = fit_drift(MOVES, horizon=3)
     assert (core.constant[0] == 0).all()
-    np.testing.assert_allclose(core.scale[0, 0, 0], np.median([r.std() for r in MOVES]), rtol=1e-6)
+    np.testing.assert_allclose(core.scale[0, 0], np.median([r.std() for r in MOVES]), rtol=1e-6)
 
 
 def test_nothing_but_the_price_is_carried() -> None:
