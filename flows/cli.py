@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from models.errors import StatecastError
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from pipeline.config import Config
+    from pipeline.session import Session
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells count it."""
 
 app = typer.Typer(
     help="Forecasts that carry their state: prices in, a tested champion out, live forecasts from its ONNX step.",
@@ -33,7 +39,7 @@ Settings = Annotated[
     typer.Option("--set", "-s", metavar="NAME=VALUE", help="One setting, such as fit.training.epochs=20. May repeat."),
 ]
 Folder = Annotated[
-    Path | None, typer.Option("--folder", "-f", help="Data folder. [default: .statecast, or as configured]")
+    Path | None, typer.Option("--folder", "-f", help="Data folder; left out: .statecast, or as configured.")
 ]
 Model = Annotated[str, typer.Argument(help="Name of the model: last_value, drift, ar, ar_t, garch, rnn, lstm, gru.")]
 
@@ -49,6 +55,14 @@ def settled(config: Path | None, settings: list[str] | None, folder: Path | None
     return load(Config, config if config is not None else {}, overrides)
 
 
+def served(model: Path | None, config: Config) -> Session:
+    """Open the model file named, or the champion."""
+    from pipeline import champions
+    from pipeline.session import Session
+
+    return Session.load(model) if model else champions.load(config.folder / "champions", config.champion)
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", "-f", help="Data folder.")] = Path(".statecast/demo"),
@@ -57,6 +71,8 @@ def demo(
 
     Ingest, fit eight models, walk them forward over the last 20 %, test, log to MLflow, promote a champion, export
     it to ONNX, and replay the past as a stream from that file.
+
+    Example: statecast demo
     """
     from flows.demo import run_demo
 
@@ -172,6 +188,20 @@ def promote(
 
 
 @app.command()
+def rollback(config: ConfigFile = None, settings: Settings = None, folder: Folder = None) -> None:
+    """Let the champion before the current one serve again; once more goes one further back.
+
+    Example: statecast rollback
+    """
+    from rich.console import Console
+
+    from flows.screen import champion_line
+    from pipeline import steps
+
+    Console().print(champion_line(steps.rollback(settled(config, settings, folder))), highlight=False)
+
+
+@app.command()
 def export(
     model: Model,
     out: Annotated[Path, typer.Argument(help="ONNX file to write.")],
@@ -196,9 +226,10 @@ def export(
 def stream(
     source: Annotated[Path | None, typer.Argument(help="JSON lines or CSV; left out: standard input.")] = None,
     out: Annotated[Path | None, typer.Option(help="Forecasts as JSON lines; left out: standard output.")] = None,
-    dead_letters: Annotated[Path, typer.Option(help="Where refused lines go, with line number and reason.")] = Path(
-        "dead-letters.jsonl"
-    ),
+    dead_letters: Annotated[
+        Path | None,
+        typer.Option(help="Refused lines, with number and reason; left out: dead-letters.jsonl in the data folder."),
+    ] = None,
     model: Annotated[Path | None, typer.Option(help="An ONNX step; left out: the champion.")] = None,
     snapshot: Annotated[Path | None, typer.Option(help="Keep the states here; needs --out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot, to the same bytes.")] = False,
@@ -211,17 +242,16 @@ def stream(
     Example: echo '{"series": "SP500", "time": "2019-01-02", "price": 2510.03}' | statecast stream
     """
     from flows.screen import stream_line
-    from pipeline import champions
     from pipeline import stream as streaming
-    from pipeline.session import Session
 
     chosen = settled(config, settings, folder)
-    session = Session.load(model) if model else champions.load(chosen.folder / "champions", chosen.champion)
+    session = served(model, chosen)
+    chosen.folder.mkdir(parents=True, exist_ok=True)
     report = streaming.run(
         session,
-        source or sys.stdin.buffer,
+        source or cast("BufferedReader", sys.stdin.buffer),
         out or sys.stdout.buffer,
-        dead_letters,
+        dead_letters or chosen.folder / "dead-letters.jsonl",
         config=chosen.stream,
         snapshot=snapshot,
         resume=resume,
@@ -246,12 +276,10 @@ def replay(
     Example: statecast replay --ticks 100000
     """
     from flows.screen import Screen, replay_line
-    from pipeline import champions
     from pipeline import replay as replaying
-    from pipeline.session import Session
 
     chosen = settled(config, settings, folder)
-    session = Session.load(model) if model else champions.load(chosen.folder / "champions", chosen.champion)
+    session = served(model, chosen)
     out = out or chosen.folder / "replay.jsonl"
     with Screen() as screen:
         screen.begins("replaying the price store")
@@ -306,9 +334,17 @@ def show_config() -> None:
 
 
 def main() -> None:
-    """Run the command line; an expected error is one message and an exit code by its class."""
+    """Run the command line; an expected error is one line and an exit code by its class."""
     try:
         app()
-    except StatecastError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+    except (StatecastError, OSError) as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(error.exit_code if isinstance(error, StatecastError) else 1)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            typer.echo(
+                "interrupted: run the same command again to go on; a network continues from its last epoch, a stream "
+                "with --snapshot from there if --resume is added",
+                err=True,
+            )
+        raise

@@ -80,6 +80,7 @@ class Autoregressive(nn.Module):
 
     past = future = 0
     elapsed = False
+    df: Tensor
 
     def __init__(self, kind: str, weights: Tensor, constant: Tensor, scale: Tensor, df: Tensor) -> None:
         super().__init__()

@@ -146,7 +146,7 @@ def check_poison_leaves_the_state(forecaster: Forecaster, rng: np.random.Generat
     """A poisoned observation leaves the state bit for bit, at the first step and later, and the forecast too."""
     o = prices(forecaster, rng)
     _, warm = forecaster.forward(o)
-    before, _ = forecaster.step(at(o, 39), warm)
+    forecast = before = forecaster.step(at(o, 39), warm)[0]
     for state in (forecaster.init_state(3), warm):
         for value in POISON:
             bad = replace(at(o, 0), price=torch.full_like(at(o, 0).price, value))

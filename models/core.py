@@ -71,7 +71,15 @@ class Core(Protocol):
     past: int
     future: int
     elapsed: bool
-    df: Tensor
+
+    @property
+    def df(self) -> Tensor:
+        """Degrees of freedom of each row of parameters, or of all; float32."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Name the fitted tensors."""
+        ...
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
         """List the tensors carried from step to step."""

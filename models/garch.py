@@ -45,6 +45,17 @@ class Garch(nn.Module):
     past = future = 0
     elapsed = False
     block = 1
+    mean: Tensor
+    omega: Tensor
+    alpha: Tensor
+    alpha_down: Tensor
+    beta: Tensor
+    long_run: Tensor
+    loc: Tensor
+    variance_base: Tensor
+    variance_slope: Tensor
+    df: Tensor
+    standard: Tensor
 
     def __init__(self, parameters: Tensor, horizon: int) -> None:
         super().__init__()

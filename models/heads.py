@@ -30,6 +30,8 @@ class StudentTHead(nn.Module):
     """Location and scale for each step, one df a model."""
 
     kind: HeadKind = "t"
+    df: Tensor
+    standard: Tensor
 
     def __init__(self, inputs: int, horizon: int, block: int) -> None:
         super().__init__()
@@ -97,6 +99,8 @@ class QuantileHead(nn.Module):
     """Quantiles at `LEVELS` that cannot cross; no density."""
 
     kind: HeadKind = "quantile"
+    df: Tensor
+    levels: Tensor
 
     def __init__(self, inputs: int, horizon: int, block: int) -> None:
         super().__init__()

@@ -39,6 +39,8 @@ class RunningScale(nn.Module):
         Prices of one moment (M).
     """
 
+    limit: Tensor
+
     def __init__(self, memories: tuple[int, ...], unit: float, block: int) -> None:
         super().__init__()
         self.block, self.width = block, len(memories) * block

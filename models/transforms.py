@@ -63,6 +63,8 @@ class AsinhDifference(nn.Module):
     kind: TransformKind = "asinh"
     lower = -1e15
     upper = 1e15
+    center: Tensor
+    unit: Tensor
 
     def __init__(self, center: Tensor, unit: Tensor) -> None:
         super().__init__()
