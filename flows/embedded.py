@@ -33,16 +33,8 @@ def retrain_in_prefect(config: Config, watch: Watch) -> Retrained:
         os.environ.setdefault(name, value)
     # Prefect's server does not make its own home
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
-    watch.begins("starting the embedded Prefect")
-    from prefect import flow
+    server = os.environ.get("PREFECT_API_URL")
+    watch.begins(f"connecting to Prefect at {server}" if server else "starting the embedded Prefect")
+    from flows.prefect_flows import retrain_watched_by
 
-    from flows.prefect_flows import watched_retrain
-
-    result: list[Retrained] = []
-
-    @flow(name="statecast-retrain", persist_result=False)
-    def watched() -> None:
-        result.append(watched_retrain(config, watch))
-
-    watched()
-    return result[0]
+    return retrain_watched_by(watch)(config)

@@ -3,7 +3,7 @@
 Only errors that say of themselves that they may pass are retried. `deploy/prefect.yaml` deploys these flows; the
 environment that an embedded run wants is set by `embedded` before Prefect is first imported.
 
-Comes in: settings. Goes out: runs in Prefect. The only file that imports prefect.
+Comes in: settings. Goes out: runs in Prefect. Imported where a flow runs.
 """
 
 from __future__ import annotations
@@ -11,17 +11,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prefect import flow, task
+from prefect import Flow, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
 
-from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch, fit_and_walk
+from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch
 from flows.retrain import retrain as ordered
-from flows.screen import Unwatched
 from models.errors import StatecastError
 from pipeline import steps
+from pipeline.compare import Row
 from pipeline.config import Config
+from pipeline.ingest import IngestReport
 from pipeline.steps import Promoted
+from pipeline.training import EpochRecord
+
+
+class Logged:
+    """Watch a run from Prefect's own log."""
+
+    def ingested(self, report: IngestReport) -> None:
+        """Log what was read."""
+        get_run_logger().info("%d rows read, %d kept", report.rows_read, report.rows_kept)
+
+    def begins(self, what: str, epochs: int = 0) -> None:  # noqa: ARG002  the log has no bar
+        """Log what begins."""
+        get_run_logger().info(what)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Log the losses of an epoch."""
+        losses = (record.epoch, record.train_loss, record.validation_loss)
+        get_run_logger().info("epoch %d: train loss %.4f, validation loss %.4f", *losses)
 
 
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:
@@ -33,15 +53,20 @@ def may_pass(_task: Any, _run: Any, state: Any) -> bool:
 def as_task(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
     """Wrap a step as a Prefect task with its retries and its timeout."""
     return task(
-        step,
         name=step.__name__,
+        task_run_name=_step_and_model,
         retries=policy.retries,
         retry_delay_seconds=[2.0**k for k in range(1, policy.retries + 1)] or None,
         retry_condition_fn=may_pass,
         timeout_seconds=policy.timeout_s,
         cache_policy=NO_CACHE,
         persist_result=False,
-    )
+    )(step)
+
+
+def _step_and_model() -> str:
+    """Name a task run for who reads the list of them: `train gru`."""
+    return " ".join(filter(None, (task_run.task_name, task_run.parameters.get("name"))))
 
 
 @flow(name="statecast-ingest", persist_result=False)
@@ -58,13 +83,21 @@ def ingest(config: Config = Config()) -> None:  # noqa: B008  frozen
 @flow(name="statecast-train", persist_result=False)
 def train(model: str, config: Config = Config()) -> None:  # noqa: B008
     """Fit one model."""
-    as_task(steps.train, COMPUTE)(config, model)
+    as_task(steps.train, COMPUTE)(config, model, Logged().epoch)
 
 
 @flow(name="statecast-backtest", persist_result=False)
 def backtest(model: str, config: Config = Config()) -> None:  # noqa: B008
-    """Fit one model and walk it forward."""
-    fit_and_walk(config, model, Unwatched(), as_task)
+    """Walk a fitted model forward over the test split."""
+    as_task(steps.backtest, COMPUTE)(config, model)
+
+
+@flow(name="statecast-compare", persist_result=False)
+def compare(config: Config = Config()) -> None:  # noqa: B008
+    """Score and test all configured models on identical origins, and log the result to MLflow."""
+    compared = as_task(steps.compare, COMPUTE)(config)
+    run = as_task(steps.record, SERVICE)(config)
+    _report_comparison(compared.rows, f"MLflow run {run}. {compared.decision.reason}")
 
 
 @flow(name="statecast-promote", persist_result=False)
@@ -73,22 +106,25 @@ def promote(model: str | None = None, config: Config = Config()) -> None:  # noq
     _report_promotion(as_task(steps.promote, SERVICE)(config, model))
 
 
-@flow(name="statecast-retrain", persist_result=False)
-def retrain(config: Config = Config()) -> None:  # noqa: B008
-    """Ingest, fit, walk forward, compare, record, promote."""
-    watched_retrain(config, Unwatched())
+def retrain_watched_by(watch: Watch) -> Flow[..., Retrained]:
+    """Make the flow of a retrain; a watch is no parameter, for parameters are written down by Prefect."""
+
+    @flow(name="statecast-retrain", persist_result=False)
+    def retrain(config: Config = Config()) -> Retrained:  # noqa: B008
+        """Ingest, fit, walk forward, compare, record, promote."""
+        result = ordered(config, watch, as_task)
+        _report_comparison(result.compared.rows, f"MLflow run {result.run}. {result.compared.decision.reason}")
+        _report_promotion(result.promoted)
+        return result
+
+    return retrain
 
 
-def watched_retrain(config: Config, watch: Watch) -> Retrained:
-    """Run the retrain inside a flow, with each step a task, and leave its artifacts."""
-    result = ordered(config, watch, as_task)
-    create_table_artifact(
-        key="comparison",
-        table=[row.to_dict() for row in result.compared.rows],
-        description=f"MLflow run {result.run}. {result.compared.decision.reason}",
-    )
-    _report_promotion(result.promoted)
-    return result
+retrain = retrain_watched_by(Logged())
+
+
+def _report_comparison(rows: list[Row], description: str) -> None:
+    create_table_artifact(key="comparison", table=[row.to_dict() for row in rows], description=description)
 
 
 def _report_promotion(promoted: Promoted) -> None:

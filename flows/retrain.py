@@ -38,7 +38,7 @@ def plain(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:  # no
 
 
 class Watch(Protocol):
-    """Who is told what happens; `flows/screen.py` shows it, `Unwatched` does not."""
+    """Who is told what happens: the screen of `screen.py`, or the log of a Prefect run."""
 
     def ingested(self, report: IngestReport) -> None:
         """Note that prices are in the store."""
@@ -50,14 +50,6 @@ class Watch(Protocol):
 
     def epoch(self, record: EpochRecord) -> None:
         """Note that a network has trained for another epoch."""
-        ...
-
-    def compared(self, result: Compared) -> None:
-        """Note that the models are compared."""
-        ...
-
-    def promoted(self, result: Promoted) -> None:
-        """Note who serves."""
         ...
 
 
@@ -77,19 +69,17 @@ def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
     report, _ = wrap(steps.ingest, SERVICE)(config)
     watch.ingested(report)
     for name in config.models:
-        fit_and_walk(config, name, watch, wrap)
+        _fit_and_walk(config, name, watch, wrap)
     watch.begins("comparing models")
     compared = wrap(steps.compare, COMPUTE)(config)
-    watch.compared(compared)
     watch.begins("recording in MLflow")
     run = wrap(steps.record, SERVICE)(config)
     watch.begins("exporting through the parity gate, and promoting")
     promoted = wrap(steps.promote, SERVICE)(config)
-    watch.promoted(promoted)
     return Retrained(report=report, compared=compared, run=run, promoted=promoted)
 
 
-def fit_and_walk(config: Config, name: str, watch: Watch, wrap: Wrap = plain) -> None:
+def _fit_and_walk(config: Config, name: str, watch: Watch, wrap: Wrap) -> None:
     """Fit one model and walk it forward."""
     epochs = config.fit.training.epochs if name in NETWORKS else 0
     watch.begins(f"fitting {name}", epochs)

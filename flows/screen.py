@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -19,28 +20,9 @@ if TYPE_CHECKING:
     from pipeline.compare import Row
     from pipeline.ingest import IngestReport
     from pipeline.replay import Replayed
-    from pipeline.steps import Compared, Promoted
+    from pipeline.steps import Promoted
     from pipeline.stream import StreamReport
     from pipeline.training import EpochRecord
-
-
-class Unwatched:
-    """Nobody looks: nothing is shown."""
-
-    def ingested(self, report: IngestReport) -> None:
-        """Show nothing."""
-
-    def begins(self, what: str, epochs: int = 0) -> None:
-        """Show nothing."""
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Show nothing."""
-
-    def compared(self, result: Compared) -> None:
-        """Show nothing."""
-
-    def promoted(self, result: Promoted) -> None:
-        """Show nothing."""
 
 
 class Screen:
@@ -83,7 +65,7 @@ class Screen:
         """Move the bar on by an epoch."""
         self._note = f"epoch {record.epoch}: validation loss {record.validation_loss:.4f}"
         if self._task is not None:
-            self._progress.update(self._task, advance=1, note=self._note)
+            self._progress.update(self._task, completed=record.epoch, note=self._note)
 
     def _done(self) -> None:
         if self._task is None:
@@ -98,19 +80,13 @@ class Screen:
         """Show what was read, and every fault that was met."""
         self.console.print(ingest_table(report))
 
-    def compared(self, result: Compared) -> None:
-        """Show nothing yet: the table comes at the end."""
-
-    def promoted(self, result: Promoted) -> None:
-        """Show nothing yet: the champion comes at the end."""
-
 
 def ingest_table(report: IngestReport) -> Table:
     """Lay out what was read and what was found."""
     title = f"{report.rows_read:,} rows read, {report.rows_kept:,} kept, {len(report.series)} series (times in UTC)"
     table = Table("fault", "policy", "rows", "dropped", "first", title=title, box=box.SIMPLE, title_justify="left")
     for row in report.rows():
-        table.add_row(*row, style="" if int(row[2]) else "dim")
+        table.add_row(*map(escape, row), style="" if int(row[2]) else "dim")
     return table
 
 
@@ -132,7 +108,7 @@ def comparison_table(rows: Sequence[Row]) -> Group:
     for row in rows:
         if row.series != before:
             table.add_section()
-            table.add_row(f"[bold]{row.series}[/]")
+            table.add_row(f"[bold]{escape(row.series)}[/]")
         table.add_row(*_cells(row))
         before = row.series
     said = [f"[bold]{row.model}[/]: {row.verdict.text}" for row in rows if row.series == "pooled"]
