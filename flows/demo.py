@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.panel import Panel
 
 from flows.embedded import retrain_in_prefect
 from flows.screen import Screen, champion_line, comparison_table, replay_line
@@ -36,7 +35,7 @@ def run_demo(folder: Path) -> None:
     for path in result.compared.figures:
         console.print(f"Figure: {path}", highlight=False, soft_wrap=True)
     command = Tracker(config.tracking, config.folder).ui_command()
-    console.print(Panel(command, title="Open MLflow", expand=False), soft_wrap=True)
+    console.print(f"Open MLflow:\n  {command}", highlight=False, soft_wrap=True)
     console.print(f"Done in {time.perf_counter() - started:.0f} s.", highlight=False)
 
 
