@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from models.errors import IntegrityError
 from pipeline import snapshot
@@ -31,21 +29,23 @@ def test_a_snapshot_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert same(arrays)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 10**6), st.integers(1, 255))
-def test_a_flipped_byte_is_refused_or_harmless(tmp_path: Path, place: int, flip: int) -> None:
-    """A byte changed anywhere gives the same content or IntegrityError, never other numbers."""
+def test_a_flipped_byte_is_refused_or_harmless(tmp_path: Path) -> None:
+    """Each byte of the file changed in turn gives the same content or IntegrityError, never other numbers."""
     path = tmp_path / "s"
     snapshot.save(path, HEADER, ARRAYS)
-    data = bytearray(path.read_bytes())
-    data[place % len(data)] ^= flip
-    path.write_bytes(data)
-    try:
-        header, arrays = snapshot.read(path)
-    except IntegrityError:
-        return
-    assert header == HEADER
-    assert same(arrays)
+    whole, refused = path.read_bytes(), 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        try:
+            header, arrays = snapshot.read(path)
+        except IntegrityError:
+            refused += 1
+            continue
+        assert header == HEADER
+        assert same(arrays)
+    assert refused > len(whole) / 2
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, -1])

@@ -12,7 +12,7 @@ from served import HORIZON, metadata, model_bytes
 
 from models.errors import IntegrityError, ModelError
 from models.observation import Forecast, Observation, State
-from pipeline.session import Session
+from pipeline.session import GRAIN, Session
 from pipeline.states import FIRST_US, LAST_US, Applied, Stream
 from pipeline.ticks import Reason, Ticks
 
@@ -93,7 +93,7 @@ def test_refused_ticks_leave_no_trace(ticks: list[Tick]) -> None:
 
 @given(TICKS)
 def test_a_batch_equals_the_model_stepped_by_hand(ticks: list[Tick]) -> None:
-    """Each forecast is that of a loop that steps one series at a time with its own state."""
+    """Each forecast is that of a loop that steps one series at a time, in a grain of its own."""
     done = apply(stream(), ticks)
     states: dict[str, State] = {}
     last: dict[str, int] = {}
@@ -101,14 +101,14 @@ def test_a_batch_equals_the_model_stepped_by_hand(ticks: list[Tick]) -> None:
         name, time, price = ticks[i]
         bars = (time - last[name]) / HOUR if name in last else 1.0
         observation = Observation(
-            price=np.array([[price]], dtype=np.float64),
-            mask=np.ones((1, 1), dtype=bool),
-            series=SESSION.rows([name]),
-            past=np.empty((1, 0), np.float32),
-            future=np.empty((1, HORIZON, 0), np.float32),
-            elapsed=np.array([bars], np.float32),
+            price=np.full((GRAIN, 1), price),
+            mask=np.ones((GRAIN, 1), dtype=bool),
+            series=SESSION.rows([name] * GRAIN),
+            past=np.empty((GRAIN, 0), np.float32),
+            future=np.empty((GRAIN, HORIZON, 0), np.float32),
+            elapsed=np.full(GRAIN, bars, np.float32),
         )
-        forecast, states[name] = SESSION.step(observation, states.get(name, SESSION.initial(1)))
+        forecast, states[name] = SESSION.step(observation, states.get(name, SESSION.initial(GRAIN)))
         last[name] = time
         assert forecast.quantile[0].tobytes() == done.forecast.quantile[k].tobytes()
         assert forecast.df[0].tobytes() == done.forecast.df[k].tobytes()

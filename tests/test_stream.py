@@ -128,9 +128,9 @@ def test_a_forecast_comes_while_the_source_is_still_open(tmp_path: Path) -> None
 
 
 def test_lines_are_bounded() -> None:
-    """A line above the bound is malformed, even where its beginning is a tick."""
+    """A line above the bound is malformed, even where it would be a tick."""
     line = b'{"series":"A","time":"2024-01-01","price":1}'
-    source = line + b" " * 100 + b"junk\n" + line + b"\n"
+    source = line + b" " * 100 + b"\n" + line + b"\n"
     _, dead, report = full(source, StreamConfig(max_line_bytes=64))
     assert report.rejected == {"malformed": 1}
     assert orjson.loads(dead)["line"] == 1
