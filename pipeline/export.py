@@ -1,9 +1,9 @@
 """Export a forecaster as one self-contained ONNX step, through a parity gate that cannot be skipped.
 
 The gate runs the file's own bytes in onnxruntime against the forecaster in torch, in float32 and in float64, over
-2,000 carried steps from the zero state, at batch 1 and 64, with holes, poison and rows of unseen series. Each
-tensor's error is relative to its own size, and the runtime may be no further from the float64 reference than four
-times torch's own float32 is. A file that fails is not written.
+2,000 carried steps from the zero state, at batch 1 and 64, with holes, poison of every kind and rows of unseen
+series. Each tensor's error is relative to its own size, and the runtime may be no further from the float64
+reference than four times torch's own float32 is. A file that fails is not written.
 
 Legend: B batch, T time, M prices of one moment.
 
@@ -167,9 +167,12 @@ def scenario(forecaster: Forecaster, batch: int) -> Observation:
     path = torch.tensor(np.cumsum(size * clusters * rng.standard_t(4, size=shape) * 0.5, 1))
     start, flat = first[:, None, None], path.reshape(batch, STEPS, forecaster.block, 1)
     price = forecaster.transform.invert(start.transpose(2, 3), flat, rows, (STEPS, forecaster.block))[..., 0]
-    price[torch.tensor(rng.random(shape) < 0.02)] = float(rng.choice(POISON))
+    price = torch.where(torch.tensor(rng.random(shape) < 0.02), torch.tensor(rng.choice(POISON, size=shape)), price)
     mask = torch.tensor(rng.random(shape) > 0.05)
-    return replace(_dress(forecaster, price, rows), mask=mask)
+    o = _dress(forecaster, price, rows)
+    beside = {f: getattr(o, f) for f in ("past", "future", "elapsed")}
+    spoiled = {f: torch.where(torch.tensor(rng.random(x.shape) < 0.01), float("nan"), x) for f, x in beside.items()}
+    return replace(o, mask=mask, **spoiled)
 
 
 def _rows(forecaster: Forecaster) -> int:
