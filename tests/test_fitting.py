@@ -1,0 +1,108 @@
+"""Every name of a model fits, and nothing from the test split on is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from panels import DAY, garbage_from, market
+from test_training import differ, weights
+
+from models.autoregressive import AutoregressiveConfig
+from models.errors import ConfigError, FitError
+from models.recurrent import RecurrentConfig
+from models.transforms import LogReturn, fit_transform
+from pipeline.backtest import walk_forward
+from pipeline.fitting import MODELS, FitConfig, fit
+from pipeline.training import EpochRecord, TrainingConfig
+
+PANEL, SPLIT = market(420, 380)
+CONFIG = FitConfig(
+    horizon=2,
+    ar=AutoregressiveConfig(max_lags=5),
+    network=RecurrentConfig(hidden=5),
+    training=TrainingConfig(lanes=4, epochs=2, device="cpu"),
+)
+NETWORKS = ("rnn", "lstm", "gru")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_fits_and_forecasts(name: str) -> None:
+    """By its name each model fits a small panel, carries that name, and forecasts its test split."""
+    fitted = fit(name, PANEL, SPLIT, LogReturn(), CONFIG)
+    assert fitted.name == name
+    assert fitted.kind == {"ar_t": "ar"}.get(name, name)
+    assert fitted.horizon == 2
+    assert not fitted.training
+    rows = walk_forward(fitted, PANEL, SPLIT.origins(PANEL, "test", 2))
+    assert set(rows.step.tolist()) == {1, 2}
+    assert np.isfinite(rows.quantile).all()
+    covered = (rows.actual > rows.quantile[:, 1]) & (rows.actual < rows.quantile[:, -2])
+    assert 0.8 < covered.mean() <= 1.0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_garbage_from_the_test_split_on_leaves_every_tensor_bit_for_bit(name: str) -> None:
+    """Overwriting all prices at and after the validation end changes nothing that was fitted."""
+    clean = fit(name, PANEL, SPLIT, LogReturn(), CONFIG)
+    dirty = fit(name, garbage_from(PANEL, SPLIT.validation_end_time), SPLIT, LogReturn(), CONFIG)
+    assert not differ(weights(clean), weights(dirty))
+
+
+@pytest.mark.parametrize("name", [m for m in MODELS if m not in NETWORKS])
+def test_models_without_a_choice_are_fitted_on_validation_too(name: str) -> None:
+    """A change of the last validation price changes the fit of every model that has no epoch to choose."""
+    clean = fit(name, PANEL, SPLIT, LogReturn(), CONFIG)
+    inside = PANEL.mask & (PANEL.time >= SPLIT.validation_end_time - 2 * DAY) & (PANEL.time < SPLIT.validation_end_time)
+    moved = replace(PANEL, price=np.where(inside, PANEL.price * 1.2, PANEL.price))
+    assert inside.any()
+    assert differ(weights(clean), weights(fit(name, moved, SPLIT, LogReturn(), CONFIG)))
+
+
+def test_the_transform_is_fitted_on_what_it_is_given_alone() -> None:
+    """An asinh transform of the train prices and a network on it fit and forecast."""
+    train = PANEL.before(SPLIT.train_end_time)
+    transform = fit_transform("asinh", [p[m] for p, m in zip(train.price, train.mask, strict=True)])
+    fitted = fit("gru", PANEL, SPLIT, transform, CONFIG)
+    assert np.isfinite(walk_forward(fitted, PANEL, SPLIT.origins(PANEL, "test", 2)).quantile).all()
+
+
+def test_the_two_autoregressions_differ_in_their_residuals_alone() -> None:
+    """`ar` is normal, `ar_t` has a finite df for each series, and both have the same weights."""
+    normal, student = (fit(n, PANEL, SPLIT, LogReturn(), CONFIG) for n in ("ar", "ar_t"))
+    assert normal.core.df.isinf().all()
+    assert student.core.df.isfinite().all()
+    assert differ(weights(normal), weights(student)) == ["core.scale", "core.df", "core.standard"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_name_of_a_network_sets_its_cell(name: str, tmp_path: Path) -> None:
+    """Whatever cell the settings have, the name decides; epochs are told and kept in the checkpoint."""
+    told: list[EpochRecord] = []
+    config = replace(CONFIG, network=RecurrentConfig(cell="gru" if name == "rnn" else "rnn", hidden=5))
+    fitted = fit(name, PANEL, SPLIT, LogReturn(), config, checkpoint=tmp_path / "p.safetensors", on_epoch=told.append)
+    assert fitted.kind == name
+    assert [r.epoch for r in told] == [1, 2]
+    assert (tmp_path / "p.safetensors").exists()
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    """The message names the nearest model and lists all."""
+    with pytest.raises(ConfigError, match=r"unknown model 'lsmt': did you mean 'lstm'\? Known: ar, ar_t, drift"):
+        fit("lsmt", PANEL, SPLIT, LogReturn(), CONFIG)
+
+
+@pytest.mark.parametrize("horizon", [0, 1001])
+def test_a_horizon_out_of_range_is_refused(horizon: int) -> None:
+    """The setting says its range."""
+    with pytest.raises(ConfigError, match="horizon: expected 1 to 1000 steps"):
+        FitConfig(horizon=horizon)
+
+
+def test_data_that_carry_no_fit_are_refused() -> None:
+    """A panel too short for GARCH raises FitError that names the row."""
+    prices, split = market(120, 120)
+    with pytest.raises(FitError, match="GARCH: series row 1 has"):
+        fit("garch", prices, split, LogReturn(), CONFIG)
