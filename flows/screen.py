@@ -78,6 +78,7 @@ class Screen:
 
     def ingested(self, report: IngestReport) -> None:
         """Show what was read, and every fault that was met."""
+        self._done()
         self.console.print(ingest_table(report))
 
 
