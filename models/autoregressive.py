@@ -153,7 +153,8 @@ def _fit_one(r: NDArray[np.float64], row: int, config: AutoregressiveConfig) -> 
     if len(r) < needed or np.ptp(r) == 0:
         raise FitError(
             f"AR: series row {row} has {len(r)} moves that span {np.ptp(r) if len(r) else 0:g}; expected at least "
-            f"{needed} moves that vary. Lower max_lags or leave the series out"
+            f"{needed} moves that vary. Lower max_lags or leave the series out",
+            row=row,
         )
     chosen = ar_select_order(r, config.max_lags, ic="bic", trend="c").ar_lags if config.max_lags else None
     order = len(chosen) if chosen else 0

@@ -56,7 +56,11 @@ class ModelError(StatecastError):
 
 
 class FitError(ModelError):
-    """A fit could not be done on these data."""
+    """A fit could not be done on these data; `row` is the parameter row of the series at fault, if it is one."""
+
+    def __init__(self, message: str, *, row: int | None = None) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class ParityError(ModelError):

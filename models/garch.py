@@ -17,10 +17,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from models.core import Distribution, Tick, scan, student, student_quantiles
+from models.core import LEAST_DF, Distribution, Tick, scan, student, student_quantiles
 from models.errors import FitError
 from models.observation import State, StateTensor
 from models.operations import namespace, per_price
@@ -28,6 +28,9 @@ from models.operations import namespace, per_price
 COLUMNS = ("mu", "omega", "alpha", "gamma", "beta", "nu")
 SHORTEST = 250
 LONGEST_PERSISTENCE = 0.9999
+STARTS = ((0.0, 0.02, 0.05, 0.04, 0.92, 6.0), (0.0, 0.01, 0.03, 0.02, 0.95, 3.5))
+"""Starting values besides arch's own, for moves of unit variance: a series that stood still for a while leads the
+optimiser from a single start into a poor optimum, and a weak opponent would flatter everybody else."""
 
 
 class Garch(nn.Module):
@@ -116,7 +119,8 @@ def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:
     Raises
     ------
     FitError
-        A series is shorter than 250 moves, does not vary, or the optimiser does not converge.
+        A series is shorter than 250 moves, does not vary, or the optimiser finds nothing that can be used from any
+        start. The most likely of the fits that converged is taken; of the others only one that is stationary.
     """
     rows = np.array([_fit_one(r, row) for row, r in enumerate(moves, 1)])
     return Garch(torch.from_numpy(np.vstack([np.median(rows, axis=0), rows])), horizon)
@@ -128,12 +132,22 @@ def _fit_one(r: NDArray[np.float64], row: int) -> list[float]:
     if len(r) < SHORTEST or np.ptp(r) == 0:
         raise FitError(
             f"GARCH: series row {row} has {len(r)} moves that span {np.ptp(r) if len(r) else 0:g}; expected at least "
-            f"{SHORTEST} that vary. Leave the series out, or leave garch out of the models"
+            f"{SHORTEST} that vary. Leave the series out, or leave garch out of the models",
+            row=row,
         )
     unit = float(np.std(r))
     model = arch_model(r / unit, mean="Constant", vol="GARCH", p=1, o=1, q=1, dist="t", rescale=False)
-    result = model.fit(disp="off", show_warning=False)
-    if result.convergence_flag:
-        raise FitError(f"GARCH: series row {row}: the optimiser stopped with flag {result.convergence_flag}")
-    mu, omega, alpha, gamma, beta, nu = (float(x) for x in result.params)
+    results = [model.fit(disp="off", show_warning=False, starting_values=s) for s in (None, *map(np.array, STARTS))]
+    usable = [x for x in results if x.convergence_flag == 0] or [x for x in results if _is_stationary(x.params)]
+    if not usable:
+        flags = [x.convergence_flag for x in results]
+        raise FitError(f"GARCH: series row {row}: the optimiser stopped with flags {flags}. Leave it out", row=row)
+    best = max(usable, key=lambda x: x.loglikelihood)
+    mu, omega, alpha, gamma, beta, nu = (float(x) for x in best.params)
     return [mu * unit, omega * unit**2, alpha, gamma, beta, nu]
+
+
+def _is_stationary(params: ArrayLike) -> bool:
+    """Tell whether a fit whose optimiser complained still has a finite long-run variance and proper tails."""
+    _, _, alpha, gamma, beta, nu = np.asarray(params)
+    return bool(alpha + gamma / 2 + beta < LONGEST_PERSISTENCE and nu > LEAST_DF)

@@ -34,7 +34,8 @@ def _without_lags(
         if len(r) < 2 or np.ptp(r) == 0:
             raise FitError(
                 f"{kind}: series row {row} has {len(r)} moves that do not vary; expected at least 2 that do. "
-                "Leave the series out"
+                "Leave the series out",
+                row=row,
             )
     none = np.zeros(0)
     rows = [(m, residual_spread(r - m, "normal")) for r, m in zip(moves, means, strict=True)]

@@ -31,6 +31,8 @@ class Config:
         Name under which the best model is published: a-z, 0-9, _ and -.
     models : tuple of str
         Models to fit and compare.
+    leave_out : tuple of str
+        Series in the store that are not to be modelled, such as those with too short a history.
     transform : {"log", "asinh"}
         Scale on which models work: log returns, or asinh differences where prices fall below zero.
     ingest : IngestConfig
@@ -50,6 +52,7 @@ class Config:
     folder: Path = Path(".statecast")
     champion: str = "champion"
     models: tuple[str, ...] = MODELS
+    leave_out: tuple[str, ...] = ()
     transform: TransformKind = "log"
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()

@@ -6,12 +6,13 @@ mlflow; statsmodels and arch only when their kinds are fitted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
-from models.errors import ConfigError, unknown
+from models.errors import ConfigError, FitError, unknown
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
@@ -90,4 +91,17 @@ def fit(
         "ar_t": lambda: fit_autoregressive(known, horizon=config.horizon, config=replace(config.ar, residuals="t")),
         "garch": lambda: fit_garch(known, horizon=config.horizon),
     }
-    return Forecaster(name, transform, fits[name]()).eval()
+    with naming_the_series(panel.names):
+        return Forecaster(name, transform, fits[name]()).eval()
+
+
+@contextmanager
+def naming_the_series(names: tuple[str, ...]) -> Iterator[None]:
+    """Name the series in an error that knows its row only, and say how it is left out."""
+    try:
+        yield
+    except FitError as error:
+        if error.row is None:
+            raise
+        name = names[error.row - 1]
+        raise FitError(f"{name}: {error} (in the settings: leave_out = [{name!r}])", row=error.row) from error

@@ -38,7 +38,7 @@ from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.compare import Decision, Row, champion, comparison_table
 from pipeline.config import Config
 from pipeline.export import Provenance, export
-from pipeline.fitting import MODELS, fit
+from pipeline.fitting import MODELS, fit, naming_the_series
 from pipeline.forecasts import Forecasts
 from pipeline.ingest import IngestReport
 from pipeline.ingest import ingest as read_prices
@@ -78,16 +78,26 @@ def load(config: Config) -> Data:
     PolicyError
         The log transform meets a price that is not above zero.
     """
-    frame = PriceStore(config.folder / "prices").read()
+    store = PriceStore(config.folder / "prices")
+    frame = store.read(_modelled(config, store))
     columns = (frame["series_id"].to_numpy(), frame["time"].to_physical().to_numpy(), frame["price"].to_numpy())
     prices = panel(*columns)
     _refuse_non_positive(prices, config)
     parts = split(prices, config.split)
     train = prices.before(parts.train_end_time)
-    transform = fit_transform(
-        config.transform, [price[mask] for price, mask in zip(train.price, train.mask, strict=True)]
-    )
+    published = [price[mask] for price, mask in zip(train.price, train.mask, strict=True)]
+    with naming_the_series(train.names):
+        transform = fit_transform(config.transform, published)
     return Data(panel=prices, split=parts, transform=transform, sha256=digest_of(frame))
+
+
+def _modelled(config: Config, store: PriceStore) -> list[str]:
+    """Name the series of the store that are not left out."""
+    held = store.series()["series_id"].to_list()
+    for name in config.leave_out:
+        if name not in held:
+            raise ConfigError(f"leave_out: {unknown('series', name, held)}")
+    return [name for name in held if name not in config.leave_out]
 
 
 def _refuse_non_positive(prices: Panel, config: Config) -> None:

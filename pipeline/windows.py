@@ -73,8 +73,11 @@ class Panel:
         inside = (np.arange(self.time.shape[1]) < self.length[:, None]) & (self.time < time)
         length = inside.sum(axis=1)
         if not length.all():
-            none = self.names[int(np.argmin(length))]
-            raise DataError(f"series {none} has no observation before {_utc(time)}. Leave it out, or cut later")
+            none = [name for name, count in zip(self.names, length, strict=True) if not count]
+            raise DataError(
+                f"{len(none)} of {len(self.names)} series have no observation before {_utc(time)}: {none[:20]}. Leave "
+                "them out (leave_out in the settings), or make the parts of the split after it smaller"
+            )
         inside = inside[:, : length.max()]
         shape = np.s_[:, : length.max()]
         last = np.take_along_axis(self.time, length[:, None] - 1, axis=1)
