@@ -270,8 +270,8 @@ def on_scale(forecasts: Forecasts, transform: Transform) -> Forecasts:
     A champion has the scale of its own fit: the asinh of prices depends on the train split, and the kind of
     transform may have changed. Outcomes are on the scale of `transform` already.
     """
-    rows, origin = torch.from_numpy(forecasts.series.astype(np.int64)) + 1, torch.from_numpy(forecasts.origin)[:, None]
-    quartiles = torch.from_numpy(forecasts.quantile[:, [LEVELS.index(q) for q in (0.25, 0.5, 0.75)]])
+    rows, origin = torch.tensor(forecasts.series, dtype=torch.int64) + 1, torch.tensor(forecasts.origin)[:, None]
+    quartiles = torch.tensor(forecasts.quantile[:, [LEVELS.index(q) for q in (0.25, 0.5, 0.75)]])
     low, median, high = transform.difference(quartiles, origin, rows).numpy().T
     unit = 2 * stats.t.ppf(0.75, np.where(np.isinf(forecasts.df), 1e9, forecasts.df))
     return replace(forecasts, loc=median, scale=(high - low) / unit)
@@ -369,9 +369,10 @@ def promote(config: Config, name: str | None = None) -> Promoted:
     if chosen == INCUMBENT:
         return _promoted(folder, champions.current(folder, config.champion), changed=False, reason=reason)
     _check_judged(config, chosen, comparison["models"])
+    runs = _read_json(config.folder / "runs.json", "compare")["models"]
     exported = config.folder / "exports" / f"{chosen}.onnx"
     export_model(config, chosen, exported)
-    _register(config, chosen, decision, exported)
+    _register(config, chosen, decision, exported, runs)
     published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason})
     return _promoted(folder, published, changed=True, reason=reason)
 
@@ -405,9 +406,8 @@ def _check_judged(config: Config, name: str, judged: dict[str, str]) -> None:
         )
 
 
-def _register(config: Config, chosen: str, decision: Decision, exported: Path) -> None:
+def _register(config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str]) -> None:
     """Register champion and challenger in MLflow, under the runs that recorded them."""
-    runs = _read_json(config.folder / "runs.json", "compare")["models"]
     tracker = Tracker(config.tracking, config.folder)
     champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, {"model": chosen})
     rival = decision.challenger if chosen == decision.model else decision.model
