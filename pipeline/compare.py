@@ -486,5 +486,6 @@ def _say(test: Comparison, alpha: float) -> str:
     found = "significantly better than" if test.verdict == "better" else "not significantly better than"
     return (
         f"{test.model} has the lowest pooled CRPS and is {found} {test.reference} "
-        f"(skill {test.skill:.2%}, p {test.p_value:.2g} at level {alpha:g}, {test.n} origins)"
+        f"(skill {test.skill:.2%}, p {'< 1e-16' if test.p_value < 1e-16 else f'{test.p_value:.2g}'} at level {alpha:g}, "
+        f"{test.n} origins)"
     )
