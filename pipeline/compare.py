@@ -484,8 +484,8 @@ def champion(
 def _say(test: Comparison, alpha: float) -> str:
     """Put the deciding test in one sentence."""
     found = "significantly better than" if test.verdict == "better" else "not significantly better than"
+    p = "< 1e-16" if test.p_value < 1e-16 else f"{test.p_value:.2g}"
     return (
         f"{test.model} has the lowest pooled CRPS and is {found} {test.reference} "
-        f"(skill {test.skill:.2%}, p {'< 1e-16' if test.p_value < 1e-16 else f'{test.p_value:.2g}'} at level {alpha:g}, "
-        f"{test.n} origins)"
+        f"(skill {test.skill:.2%}, p {p} at level {alpha:g}, {test.n} origins)"
     )
