@@ -96,13 +96,15 @@ def ingest(
 
     from rich.console import Console
 
-    from flows.screen import ingest_table
+    from flows.screen import Screen, ingest_table
     from pipeline import steps
 
     chosen = settled(config, settings, folder)
     if paths:
         chosen = replace(chosen, ingest=replace(chosen.ingest, paths=tuple(paths)))
-    report, written = steps.ingest(chosen)
+    with Screen() as screen:
+        screen.begins("reading prices")
+        report, written = steps.ingest(chosen)
     Console().print(ingest_table(report))
     typer.echo(f"{written.added} rows added, {written.unchanged} already there: {chosen.folder / 'prices'}")
 

@@ -1,0 +1,315 @@
+"""Every verb of the command line, run for real on a small workspace; its messages, exit codes and interrupts."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import typer.main
+from conftest import Workspace, simulated_rows
+
+from flows.cli import INTERRUPTED, app, main
+from pipeline import champions
+from pipeline.config import Config
+from pipeline.fitting import MODELS
+from pipeline.prices import PriceStore
+from pipeline.session import Session
+from pipeline.settings import load
+
+SHARED = ("--config", "--set", "--folder")
+VERBS: dict[str, tuple[str, ...]] = {
+    "demo": ("--folder",),
+    "ingest": ("paths", *SHARED),
+    "train": ("model", *SHARED),
+    "backtest": ("model", *SHARED),
+    "compare": SHARED,
+    "promote": ("model", *SHARED),
+    "rollback": SHARED,
+    "export": ("model", "out", *SHARED),
+    "stream": ("source", "--out", "--dead-letters", "--model", "--snapshot", "--resume", *SHARED),
+    "replay": ("--out", "--days", "--ticks", "--model", *SHARED),
+    "retrain": ("--prefect", *SHARED),
+    "config": (),
+}
+"""Verbs in the order of the help, with their arguments and options: what scripts of users rely on."""
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def statecast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["statecast", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+@pytest.fixture
+def desk(copied: Any, workspace: Workspace) -> list[object]:
+    """Give the options of a workspace of one's own: settings file and data folder."""
+    return ["--config", workspace.settings, "--folder", copied.folder]
+
+
+@pytest.fixture
+def looked_at(workspace: Workspace) -> list[object]:
+    """Give the options of the shared workspace."""
+    return ["--config", workspace.settings, "--folder", workspace.folder]
+
+
+def ticks(count: int) -> bytes:
+    """Write the first simulated prices of all series as CSV, in order of time."""
+    rows = sorted(simulated_rows(), key=lambda row: row[1])[:count]
+    return "\n".join(["series,time,price", *map(",".join, rows), ""]).encode()
+
+
+# -------------------------------------------------------------------------------------------------------------- help
+
+
+def test_the_verbs_and_their_options_are_these() -> None:
+    """A verb or an option that comes, goes or changes its name is seen here first."""
+    group = typer.main.get_command(app)
+    found = {
+        name: tuple(p.opts[0] for p in command.params if p.name != "help")
+        for name, command in group.commands.items()  # pyright: ignore[reportAttributeAccessIssue]
+    }
+    assert found == VERBS
+    assert list(found) == list(VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_has_an_example(statecast: Call, verb: str) -> None:
+    """It shows one command that can be typed as it stands."""
+    code, out, _ = statecast(verb, "--help")
+    assert code == 0
+    assert f"statecast {verb}" in out.split("Example:")[1]
+
+
+def test_the_help_names_the_models_that_there_are(statecast: Call) -> None:
+    """The list in the help is the list of models, and a data folder's default is told."""
+    _, out, _ = statecast("train", "--help")
+    said = " ".join(out.replace("│", " ").split())
+    assert f"Name of the model: {', '.join(MODELS)}." in said
+    assert "left out: .statecast" in said
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Neither arithmetic nor services are loaded to print the help."""
+    code = (
+        "import sys\n"
+        "from flows.cli import main\n"
+        "sys.argv = ['statecast', '--help']\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    print('loaded:', *sorted({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split("loaded:")[1].split())
+    assert "typer" in loaded
+    heavy = {"torch", "polars", "prefect", "mlflow", "onnx", "onnxruntime", "numpy", "scipy", "matplotlib", "arch"}
+    assert loaded & heavy == set()
+
+
+# ------------------------------------------------------------------------------------------------------------- verbs
+
+
+def test_the_steps_one_by_one_give_a_champion(statecast: Call, workspace: Workspace, tmp_path: Path) -> None:
+    """Ingest, train, backtest, compare and promote, as typed by hand, do what a retrain does."""
+    desk = ["-c", workspace.settings, "-f", tmp_path / "desk", "-s", 'models=["last_value", "ar"]']
+    code, out, _ = statecast("ingest", workspace.csv, *desk)
+    assert (code, "2100 rows added, 0 already there" in out) == (0, True)
+    for model in ("last_value", "ar"):
+        assert statecast("train", model, *desk)[0] == 0
+        code, out, _ = statecast("backtest", model, *desk)
+        assert (code, "420 forecasts" in out) == (0, True)
+    code, out, _ = statecast("compare", *desk)
+    assert code == 0
+    assert "decision: last_value: no skill" in out
+    assert out.count("figure: ") == 5
+    code, out, _ = statecast("promote", *desk)
+    assert (code, "last_value serves as version 1" in out) == (0, True)
+    assert champions.load(tmp_path / "desk" / "champions", "champion").metadata.name == "last_value"
+
+
+def test_ingesting_the_same_file_again_adds_nothing(statecast: Call, desk: list[object]) -> None:
+    """The rows are counted as already there."""
+    code, out, _ = statecast("ingest", *desk)
+    assert (code, "0 rows added, 2100 already there" in out) == (0, True)
+
+
+def test_a_model_named_by_hand_serves_until_it_is_taken_back(statecast: Call, desk: list[object]) -> None:
+    """Promote by name, then rollback, each told in one line."""
+    code, out, _ = statecast("promote", "ar", *desk)
+    assert (code, "ar serves as version 2" in out, "named by hand" in out) == (0, True, True)
+    code, out, _ = statecast("rollback", *desk)
+    assert (code, "gru serves as version 3" in out) == (0, True)
+
+
+def test_a_retrain_ends_with_the_table_and_the_champion(statecast: Call, desk: list[object]) -> None:
+    """On the same prices the incumbent keeps serving."""
+    code, out, _ = statecast("retrain", *desk, "-s", 'models=["last_value", "ar"]')
+    assert code == 0
+    assert out.count("✓") == 8
+    assert "last_value: " in out
+    assert "gru keeps serving as version 1" in out
+
+
+def test_an_export_is_a_file_that_serves(statecast: Call, looked_at: list[object], tmp_path: Path) -> None:
+    """The file loads by itself, and the stream takes it by name."""
+    out = tmp_path / "garch.onnx"
+    assert statecast("export", "garch", out, *looked_at)[0] == 0
+    assert Session.load(out).metadata.name == "garch"
+    code, said, _ = statecast("stream", "--model", out, *looked_at, stdin=ticks(30))
+    assert (code, len(said.splitlines())) == (0, 30)
+
+
+def test_ticks_go_in_by_a_pipe_and_forecasts_come_out(statecast: Call, desk: list[object], copied: Any) -> None:
+    """A forecast line a tick on standard output, the report on standard error, refused lines in the data folder."""
+    code, out, err = statecast("stream", *desk, stdin=ticks(60) + b"AAA,never,100\n")
+    lines = [orjson.loads(line) for line in out.splitlines()]
+    assert (code, len(lines)) == (0, 60)
+    assert {line["model"] for line in lines} == {"gru"}
+    assert "60 forecasts" in err
+    assert "refused: 1 time" in err
+    letters = (copied.folder / "dead-letters.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(letter)["line"] for letter in letters] == [62]
+
+
+def test_a_stream_goes_on_from_its_snapshot_to_the_same_bytes(
+    statecast: Call, looked_at: list[object], tmp_path: Path
+) -> None:
+    """A part of the ticks, then all of them with --resume: the output of one uninterrupted run."""
+    paths = ["--out", tmp_path / "out", "--dead-letters", tmp_path / "dead", "--snapshot", tmp_path / "states"]
+    assert statecast("stream", *looked_at, *paths, stdin=ticks(100))[0] == 0
+    assert statecast("stream", *looked_at, *paths, "--resume", stdin=ticks(300))[0] == 0
+    once = ["--out", tmp_path / "once", "--dead-letters", tmp_path / "once.dead"]
+    assert statecast("stream", *looked_at, *once, stdin=ticks(300))[0] == 0
+    assert (tmp_path / "out").read_bytes() == (tmp_path / "once").read_bytes() != b""
+
+
+def test_a_replay_takes_more_ticks_than_the_store_has(
+    statecast: Call, looked_at: list[object], workspace: Workspace, tmp_path: Path
+) -> None:
+    """Copies of the series make up the number, and are told."""
+    held = PriceStore(workspace.folder / "prices").read().height
+    code, out, _ = statecast("replay", "--ticks", held + 900, "--out", tmp_path / "out", *looked_at)
+    assert (code, "3,000 ticks" in out, "2 copies of each series" in out) == (0, True, True)
+
+
+def test_the_printed_settings_load_back(statecast: Call, tmp_path: Path) -> None:
+    """`statecast config > desk.toml` is a settings file that changes nothing."""
+    code, out, _ = statecast("config")
+    (tmp_path / "desk.toml").write_text(out)
+    assert code == 0
+    assert load(Config, tmp_path / "desk.toml") == Config()
+
+
+# ------------------------------------------------------------------------------------------------------------ errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["train", "ar", "-s", "fit.trainig.epochs=2"], 4, "did you mean 'fit.training'"),
+        (["train", "ar", "-s", "fit.training.epochs=0"], 4, "expected 1 to 10000, got 0"),
+        (["train", "ar", "-s", "nonsense"], 4, "written name=value"),
+        (["train", "ar", "-c", "nowhere.toml"], 4, "nowhere.toml"),
+        (["train", "grach"], 4, "did you mean 'garch'"),
+        (["backtest", "lstm"], 4, "Run `statecast train lstm`"),
+        (["ingest", "nowhere.csv"], 3, "no file 'nowhere.csv'"),
+        (["stream", "--model", "nowhere.onnx"], 5, "nowhere.onnx"),
+        (["stream", "-s", "champion=none"], 5, "there are: champion"),
+        (["rollback"], 5, "nothing was published before version 1"),
+        (["export", "ar", "/dev/null/ar.onnx"], 1, "/dev/null"),
+        (["trian"], 2, "No such command"),
+        (["train"], 2, "Missing argument"),
+        (["replay", "--days", "0"], 2, "greater than or equal to 1"),
+    ],
+)
+def test_an_error_is_one_message_and_an_exit_code(
+    statecast: Call, looked_at: list[object], arguments: list[str], code: int, says: str
+) -> None:
+    """Expected errors are one line that says what to do; a wrong command is told by the usage; never a traceback."""
+    came, _, err = statecast(*arguments[:1], *looked_at[2:] * (arguments != ["trian"]), *arguments[1:])
+    assert came == code
+    assert says in err
+    assert "Traceback" not in err
+    assert code == 2 or (err.startswith("error: ") and err.count("\n") == 1)
+
+
+@pytest.mark.parametrize("step", ["train", "compare", "promote"])
+def test_a_step_too_early_says_what_comes_first(statecast: Call, tmp_path: Path, step: str) -> None:
+    """In an empty data folder the message names the step that is missing."""
+    code, _, err = statecast(step, *["ar"] * (step == "train"), "-f", tmp_path)
+    assert code == 3
+    assert "Ingest prices into it first" in err or "`statecast compare`" in err
+
+
+INTERRUPTIBLE = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from flows.cli import main; main()"
+)
+"""The command line with Ctrl-C at work, even where these tests run in the background and it is switched off."""
+
+
+def test_ctrl_c_says_how_to_go_on(looked_at: list[object], tmp_path: Path) -> None:
+    """An interrupt ends with one line and the exit code of shells; what came before it was forecast."""
+    command = [sys.executable, "-c", INTERRUPTIBLE, "stream", *looked_at, "--dead-letters", tmp_path / "dead"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(list(map(str, command)), **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(ticks(3))
+        process.stdin.flush()
+        assert orjson.loads(process.stdout.readline())["series"] == "AAA"
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read().decode()
+    assert process.returncode == INTERRUPTED
+    assert err.startswith("interrupted: run the same command again")
+    assert err.count("\n") == 1
+
+
+def test_a_closed_pipe_ends_quietly(looked_at: list[object], tmp_path: Path) -> None:
+    """`statecast stream | head -n 1` leaves no message behind."""
+    (tmp_path / "ticks.csv").write_bytes(ticks(2100))
+    options = [*looked_at, "-s", "stream.batch=50", "--dead-letters", tmp_path / "dead"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "stream", tmp_path / "ticks.csv", *options]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_the_console_command_is_this_one(tmp_path: Path) -> None:
+    """The installed `statecast` runs, and an error of ours is one line with no traceback there too."""
+    command = [str(Path(sys.executable).with_name("statecast")), "replay", "-f", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: champion")
+    assert done.stderr.count("\n") == 1
+
+
+def test_settings_come_from_the_file_then_the_command_line(workspace: Workspace) -> None:
+    """Defaults, then TOML, then --set, then --folder."""
+    from flows.cli import settled
+
+    chosen = settled(workspace.settings, ["fit.network.hidden=7", "folder=elsewhere"], Path("here"))
+    assert (chosen.fit.network.hidden, chosen.fit.training.epochs, chosen.folder) == (7, 3, Path("here"))
+    assert settled(None, [], None) == Config()
+    assert settled(None, None, Path("here")) == replace(Config(), folder=Path("here"))

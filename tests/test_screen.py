@@ -1,0 +1,97 @@
+"""What a person reads: every result in words, in 80 columns, on a terminal and in a log."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+from conftest import Workspace
+from rich.console import Console
+
+from flows.screen import Screen, champion_line, comparison_table, ingest_table, replay_line, stream_line
+from pipeline.replay import Replayed
+from pipeline.stream import StreamReport
+
+REPORT = StreamReport(ticks=1200, forecasts=1190, holes=4, rejected={"late": 6}, seconds=0.5, ticks_per_second=2400.0)
+
+
+def written(*what: object, terminal: bool = False) -> str:
+    """Print on 80 columns and give the text."""
+    console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+    for thing in what:
+        console.print(thing, highlight=False)
+    return console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_comparison_fits_80_columns_and_says_every_verdict(workspace: Workspace) -> None:
+    """No line is cut or too long; each model has its row in each series and its verdict in words."""
+    rows = workspace.result.compared.rows
+    text = written(comparison_table(rows))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for model in workspace.config.models:
+        assert sum(line.startswith(f"{model} ") for line in text.splitlines()) == 4
+    for row in rows[-4:]:
+        assert f"{row.model}: {row.verdict.text}" in " ".join(text.split())
+
+
+def test_names_are_shown_as_they_are(workspace: Workspace) -> None:
+    """A series called like a style of the terminal is still a series."""
+    row = replace(workspace.result.compared.rows[0], series="[red]OIL[/]")
+    assert "[red]OIL[/]" in written(comparison_table([row]))
+
+
+def test_the_ingest_table_has_every_fault(workspace: Workspace) -> None:
+    """Met or not, each policy is a row; the first case is named."""
+    text = written(ingest_table(workspace.result.report))
+    assert "2,100 rows read, 2,100 kept, 3 series" in text
+    assert [w for w in ("null", "non_positive", "disorder", "duplicate", "conflict") if w not in text] == []
+    assert "AAA at" in text
+
+
+def test_lines_say_what_a_stream_did() -> None:
+    """Counts, rate, refusals by reason; a replay adds its copies and its coverage, where it has any."""
+    line = stream_line(REPORT)
+    assert line == "1,200 ticks in 0.50 s: 2,400 ticks/s; 1,190 forecasts, 4 holes, refused: 6 late"
+    assert "refused: none" in stream_line(replace(REPORT, rejected={}))
+    scored = replay_line(Replayed(stream=REPORT, copies=3, scored=200, coverage_95=0.945))
+    assert scored == f"{line} (3 copies of each series)\nthe 95 % interval held 94.5% of the last 200 prices"
+    assert replay_line(Replayed(stream=REPORT, copies=1, scored=0, coverage_95=float("nan"))) == line
+
+
+def test_the_champion_serves_or_keeps_serving(workspace: Workspace) -> None:
+    """One line says who, which version, which file and why."""
+    promoted = workspace.result.promoted
+    assert f"gru serves as version 1 ({promoted.sha256[:12]}): gru has the lowest" in written(champion_line(promoted))
+    assert "keeps serving" in written(champion_line(replace(promoted, changed=False, file=Path())))
+
+
+def test_what_is_done_has_a_line_with_its_time(workspace: Workspace) -> None:
+    """In a log only finished work appears, an epoch's loss with it; on a terminal the line at work moves too."""
+    epochs = [record for kind, record in workspace.watch.told if kind == "epoch"]
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), width=80, force_terminal=terminal)
+        with Screen(console) as screen:
+            screen.begins("fitting gru", 3)
+            for record in epochs:
+                screen.epoch(record)
+            screen.begins("comparing models")
+        text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+        assert f"epoch 3: validation loss {epochs[-1].validation_loss:.4f}" in text
+        assert text.count("✓") == 2
+        assert ("\x1b[" in text) == terminal
+
+
+def test_work_that_failed_is_not_said_to_be_done() -> None:
+    """What was at work when an error came has no tick."""
+    console = Console(file=io.StringIO(), width=80)
+    try:
+        with Screen(console) as screen:
+            screen.begins("first")
+            screen.begins("second")
+            raise RuntimeError
+    except RuntimeError:
+        text = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert "✓ first" in text
+    assert "second" not in text
