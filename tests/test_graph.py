@@ -193,15 +193,15 @@ def test_inputs_that_the_step_does_not_read_are_absent() -> None:
     assert "series" in inputs(trace(Forecaster("asinh", asinh, recurrent(cell="gru"))))
 
 
-def test_two_outputs_of_one_value_both_come_out() -> None:
-    """A core whose location is its scale gives both outputs."""
+def test_two_outputs_of_one_value_and_an_output_that_is_an_input_all_come_out() -> None:
+    """A core that carries one value under two names, and another untouched, gives all three."""
 
     class Same(torch.nn.Module):
         kind, horizon, block, past, future, elapsed = "same", 1, 1, 0, 0, False
 
         def __init__(self) -> None:
             super().__init__()
-            self.core = recurrent(cell="gru")
+            self.core = recurrent(cell="lstm")
             self.df = self.core.df
 
         def state_tensors(self) -> Any:
@@ -209,17 +209,16 @@ def test_two_outputs_of_one_value_both_come_out() -> None:
 
         def step(self, tick: Any, state: Any) -> Any:
             distribution, after = self.core.step(tick, state)
-            object.__setattr__(distribution, "loc", distribution.scale)
-            return distribution, after | {"count": state["count"]}
+            return distribution, after | {"c0": after["h0"], "count": state["count"]}
 
     proto = trace(Forecaster("same", LogReturn(), Same()))  # type: ignore[arg-type]
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     given: Arrays = {"price": np.full((2, 1), 9.0), "mask": np.ones((2, 1), np.bool_)}
-    given |= {"state.price": np.full((2, 1), 8.0), "state.h0": np.zeros((2, 8), FLOAT32)}
+    given |= {"state.price": np.full((2, 1), 8.0), "state.h0": normal(2, 8), "state.c0": normal(2, 8)}
     given |= {"state.variance": np.ones((2, 2), FLOAT32), "state.count": np.full((2, 2), 7, FLOAT32)}
-    loc, scale, count = session.run(["loc", "scale", "next.count"], given)
-    assert (loc > 0).all()
-    np.testing.assert_array_equal(loc, scale)
+    h, c, count = session.run(["next.h0", "next.c0", "next.count"], given)
+    assert not np.array_equal(h, given["state.h0"])
+    np.testing.assert_array_equal(h, c)
     np.testing.assert_array_equal(count, given["state.count"])
 
 

@@ -239,11 +239,11 @@ def test_every_train_origin_is_a_target_once(horizon: int) -> None:
 def test_a_series_that_ended_before_validation_disturbs_no_other() -> None:
     """With one series delisted in train, the others are validated each in one piece, from their own states."""
     rng = np.random.default_rng(8)
-    prices = panel_of([clustered_moves(rng, n) for n in (300, 60, 300)])
+    prices = panel_of([clustered_moves(rng, n) for n in (300, 60, 220)])
     split = Split(train_end_time=200 * DAY, validation_end_time=260 * DAY)
     training = begin(prices, split, replace(CONFIG, lanes=3))
     assert training.layout.series.tolist() == [0, 1, 2]
-    assert training.validation.steps.tolist() == [60, 60]
+    assert training.validation.steps.tolist() == [60, 21]
     assert training.continued.tolist() == [0, 2]
 
 
