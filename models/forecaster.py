@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core import Core, Distribution, Tick, initial_state
+from models.errors import DataError
 from models.observation import LEVELS, Array, Forecast, Observation, State, StateTensor
 from models.operations import namespace, per_price
 from models.transforms import Transform
@@ -100,7 +101,10 @@ class Forecaster(nn.Module):
         """
         o = observations
         if o.price.ndim != 3 or o.price.shape[2] != self.block:
-            raise ValueError(f"expected prices [B, T, {self.block}], got {tuple(o.price.shape)}")
+            raise DataError(
+                f"forward of {self.name}: expected prices [B, T, {self.block}] (series, time, prices of one moment), "
+                f"got {tuple(o.price.shape)}. A single moment goes to step"
+            )
         state = self.init_state(len(o.price)) if state is None else state
         ticks, price = self.ticks(o, state["price"])
         distribution, following = self.core.unroll(ticks, {k: v for k, v in state.items() if k != "price"})
@@ -197,7 +201,10 @@ def observe(
     Defaults: every price that is not NaN was published, the pooled row, no covariates, one bar elapsed.
     """
     if price.ndim not in (2, 3):
-        raise ValueError(f"expected prices of shape [B, M] or [B, T, M], got {tuple(price.shape)}")
+        raise DataError(
+            f"observe: expected prices [B, M] of one moment or [B, T, M] over time, got {tuple(price.shape)}. One price "
+            "a moment has M = 1: add an axis at the end"
+        )
     lead = price.shape[:-1]
     return Observation(
         price=price.double(),

@@ -1,6 +1,7 @@
 """Replace a file as a whole: a reader, or a restart after a crash, sees the old bytes or the new ones.
 
-Comes in: a path. Goes out: a file to write to. Knows the standard library only; imported by stream and champions.
+Comes in: a path. Goes out: a file to write to. Knows the standard library only; imported by whoever writes
+a file that others read.
 """
 
 from __future__ import annotations

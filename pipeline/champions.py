@@ -3,7 +3,7 @@
     fx-3f9a01bc24de.onnx    a model, named by its digest, never changed
     fx.json                 the champion: file, sha256, version, what the publisher says of it; and those before it
 
-Comes in: a model file. Goes out: a session of the champion. Knows no registry; imported by serve, the flows and
+Comes in: a model file. Goes out: a session of the champion. Knows no registry; imported by steps and
 the command line. Writers of one name take turns by a lock on the folder; readers need none.
 """
 

@@ -4,7 +4,7 @@ A model that is not significantly better than the last value in absolute error i
 the price. A model replaces the one that serves only if it is significantly better in pooled CRPS.
 
 Comes in: `Forecasts` of several models on the same rows. Goes out: `Comparison`, `Verdict`, `Row` and
-`Decision`, by pure functions. Knows numpy and statsmodels; imported by figures, tracking and flows.
+`Decision`, by pure functions. Knows numpy and statsmodels; imported by steps.
 
 References
 ----------

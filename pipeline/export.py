@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.checks import POISON
 from models.errors import ParityError
 from models.forecaster import Forecaster, observe
 from models.graph import annotate, inputs, trace
@@ -41,8 +42,6 @@ LOOK_AT = (1, 2, 500, STEPS)
 TIMES_TORCH = 4.0
 ROUNDING = 1e-6
 """Errors below this share of a tensor's size are rounding, whatever torch's own error is."""
-
-POISON = (float("nan"), float("inf"), -float("inf"), 1e30, -1e30)
 
 
 @dataclass(frozen=True, kw_only=True)

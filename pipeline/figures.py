@@ -4,7 +4,7 @@ Colours are those of Okabe and Ito, told apart by colour-blind readers; every li
 objects of their own, without pyplot: no global state, no display, nothing to close.
 
 Comes in: `Forecasts`, and losses by epoch. Goes out: matplotlib `Figure`, and image files by `save`. The one file
-that knows matplotlib, imported when a figure is made; imported by tracking and flows.
+that knows matplotlib, imported when a figure is made; imported by steps.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ density) is NaN, and a mean over rows of which one is NaN is NaN. Nothing is ski
 gains by not answering; to leave rows out, take them out of every model with `Forecasts.where`.
 
 Comes in: `Forecasts`, and one scale a series fitted on the train split. Goes out: arrays [n] and flat
-mappings of metric names to numbers. Knows numpy and scipy; imported by compare, figures and tracking.
+mappings of metric names to numbers. Knows numpy and scipy; imported by compare, figures, tracking and steps.
 
 References
 ----------

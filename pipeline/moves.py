@@ -2,7 +2,7 @@
 
 Legend: N series, T time, M prices of one moment (1), S horizon steps.
 
-Comes in: a numpy panel. Goes out: tensors and arrays. Imported by fitting, training, backtest and export.
+Comes in: a numpy panel. Goes out: tensors and arrays. Imported by fitting, training and backtest.
 """
 
 from __future__ import annotations

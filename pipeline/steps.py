@@ -248,7 +248,7 @@ def _forecasts(config: Config, data: Data, name: str) -> Forecasts:
 
 
 def _naive_scale(data: Data) -> dict[str, float]:
-    before = data.panel.before(data.split.validation_end_time)
+    before = data.panel.before(data.split.train_end_time)
     return {name: metrics.naive_scale(before.price[k]) for k, name in enumerate(before.names)}
 
 

@@ -5,7 +5,7 @@ a snapshot holds the states and how much of the input and the outputs belongs to
 
 Legend: S horizon steps, Q quantile levels.
 
-Comes in: a session and lines of ticks. Goes out: JSON lines. Knows numpy and orjson; imported by serve and the
+Comes in: a session and lines of ticks. Goes out: JSON lines. Knows numpy and orjson; imported by replay and the
 command line.
 """
 
