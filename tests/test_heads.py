@@ -13,6 +13,7 @@ from scipy import stats
 from models.core import LEAST_DF
 from models.heads import QuantileHead, StudentTHead
 from models.observation import LEVELS, MEDIAN
+from pipeline.threads import cpu_threads
 
 HIDDEN, HORIZON, BLOCK, BATCH = 5, 3, 2, 7
 
@@ -92,16 +93,22 @@ def test_the_student_head_starts_without_drift_and_with_the_root_of_the_step() -
     assert df.item() == pytest.approx(6.0)
 
 
+def minimise(head: StudentTHead | QuantileHead, target: torch.Tensor, steps: int) -> None:
+    """Fit a head without inputs to targets."""
+    optimiser = torch.optim.Adam(head.parameters(), lr=0.05)
+    with cpu_threads(1):
+        for _ in range(steps):
+            optimiser.zero_grad()
+            head.loss(torch.zeros(len(target), 1), target).mean().backward()
+            optimiser.step()
+
+
 def test_degrees_of_freedom_are_learned_from_the_data() -> None:
     """Minimising the loss on t(3) targets moves the df from 6 to about 3, and freezing makes it the served one."""
     torch.manual_seed(0)
     head = StudentTHead(1, 1, 1)
     target = torch.tensor(np.random.default_rng(0).standard_t(3, size=(3000, 1, 1)), dtype=torch.float32)
-    optimiser = torch.optim.Adam(head.parameters(), lr=0.05)
-    for _ in range(150):
-        optimiser.zero_grad()
-        head.loss(torch.zeros(len(target), 1), target).mean().backward()
-        optimiser.step()
+    minimise(head, target, 150)
     assert head.df.item() == pytest.approx(6.0)
     head.freeze()
     assert 2.6 < head.df.item() < 3.5
@@ -142,10 +149,6 @@ def test_the_pinball_loss_finds_the_quantiles_of_the_data() -> None:
     head = QuantileHead(1, 1, 1)
     x = np.random.default_rng(1).normal(size=1500)
     target = torch.tensor(x, dtype=torch.float32)[:, None, None]
-    optimiser = torch.optim.Adam(head.parameters(), lr=0.05)
-    for _ in range(250):
-        optimiser.zero_grad()
-        head.loss(torch.zeros(len(target), 1), target).mean().backward()
-        optimiser.step()
+    minimise(head, target, 250)
     q = distribution(head, torch.zeros(1, 1), torch.ones(1, 1))[2][0, 0, 0]
     np.testing.assert_allclose([(x < level).mean() for level in q], LEVELS, atol=0.02)

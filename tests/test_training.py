@@ -60,6 +60,12 @@ def begin(
     )
 
 
+def epochs(training: Training, count: int) -> None:
+    """Train for so many epochs, without the end."""
+    for _ in zip(range(count), training, strict=False):
+        pass
+
+
 def weights(trained: Training | Forecaster) -> Weights:
     """Copy every tensor of the model."""
     forecaster = trained.forecaster if isinstance(trained, Training) else trained
@@ -202,9 +208,8 @@ def test_lanes_meet_without_a_seam() -> None:
     many, whole = begin(config=replace(STILL, lanes=9)), begin(config=replace(STILL, lanes=3))
     pieces = np.bincount(many.layout.series)
     assert pieces.min() > 1
-    for training, epochs in ((many, int(pieces.max())), (whole, 1)):
-        for _ in range(epochs):
-            training._one_epoch()
+    epochs(many, int(pieces.max()))
+    epochs(whole, 1)
     last = np.cumsum(pieces) - 1
     for a, b in zip(many.ended, whole.ended, strict=True):
         np.testing.assert_allclose(a[:, last], b, rtol=1e-5, atol=1e-7)
@@ -216,7 +221,7 @@ def test_the_chunk_does_not_change_the_states() -> None:
     ended = []
     for chunk in (7, 64):
         training = begin(config=replace(STILL, chunk=chunk))
-        training._one_epoch()
+        epochs(training, 1)
         ended.append(training.ended)
     for a, b in zip(*ended, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
@@ -292,8 +297,7 @@ def test_garbage_in_validation_leaves_the_gradients_alone() -> None:
     """Prices at and after the train end choose the epoch, and change no weight of a given epoch."""
     clean, dirty = begin(), begin(garbage_from(PANEL, SPLIT.train_end_time))
     for training in (clean, dirty):
-        for _ in range(2):
-            training._one_epoch()
+        epochs(training, 2)
     assert not differ(weights(clean), weights(dirty))
 
 
