@@ -235,13 +235,16 @@ def stream(
     model: Annotated[Path | None, typer.Option(help="An ONNX step; left out: the champion.")] = None,
     snapshot: Annotated[Path | None, typer.Option(help="Keep the states here; needs --out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot, to the same bytes.")] = False,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Carry each series on from its history in the price store.")
+    ] = False,
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
 ) -> None:
     """Forecast after every tick: one state a series, one ONNX call a micro-batch.
 
-    Example: echo '{"series": "SP500", "time": "2019-01-02", "price": 2510.03}' | statecast stream
+    Example: echo '{"series": "SP500", "time": "2019-01-02", "price": 2510.03}' | statecast stream --warm
     """
     from flows.screen import stream_line
     from pipeline import stream as streaming
@@ -249,16 +252,27 @@ def stream(
     chosen = settled(config, settings, folder)
     session = served(model, chosen)
     chosen.folder.mkdir(parents=True, exist_ok=True)
+    history = None
+    if warm:
+        from pipeline.replay import history as stored
+
+        history = stored(chosen.folder / "prices")
+    dead_letters = dead_letters or chosen.folder / "dead-letters.jsonl"
     report = streaming.run(
         session,
         source or cast("BufferedReader", sys.stdin.buffer),
         out or sys.stdout.buffer,
-        dead_letters or chosen.folder / "dead-letters.jsonl",
+        dead_letters,
         config=chosen.stream,
         snapshot=snapshot,
         resume=resume,
+        history=history,
     )
     typer.echo(stream_line(report), err=True)
+    if report.rejected:
+        typer.echo(f"refused lines, with the reason: {dead_letters}", err=True)
+    if not (warm or resume):
+        typer.echo("the series started cold; --warm carries them on from the price store", err=True)
 
 
 @app.command()

@@ -93,9 +93,10 @@ def ingest_table(report: IngestReport) -> Table:
 
 WORDS = {"better": "better", "worse": "worse", "identical": "same", "indistinguishable": "even"}
 LEGEND = (
-    "MAE: over that of the last value. CRPS: in 1/10,000 of a log return. logs: log score; lower is better for all "
-    "three. 80 %, 95 %: share of prices inside the interval. p AR: Diebold-Mariano test of the CRPS against ar. AR, "
-    "GARCH: better, worse, even (not told apart) or same by that test. price: skill against the last value."
+    "MAE: over that of the last value. CRPS: in 1/10,000 of the transformed scale, a log return or an asinh "
+    "difference. logs: log score; lower is better for all three. 80 %, 95 %: share of prices inside the interval. "
+    "p AR: Diebold-Mariano test of the CRPS against ar. AR, GARCH: better, worse, even (not told apart) or same by "
+    "that test. price: skill against the last value."
 )
 
 
@@ -147,7 +148,8 @@ def replay_line(replayed: Replayed) -> str:
     copies = f" ({replayed.copies} copies of each series)" if replayed.copies > 1 else ""
     said = f"{stream_line(replayed.stream)}{copies}"
     if replayed.scored:
-        said += f"\nthe 95 % interval held {replayed.coverage_95:.1%} of the last {replayed.scored:,} prices"
+        held = f"{replayed.coverage_95:.1%} of the {replayed.scored:,} prices in the last {replayed.days} days"
+        said += f"\nthe 95 % interval held {held}"
     return said
 
 

@@ -202,8 +202,8 @@ def observe(
     """
     if price.ndim not in (2, 3):
         raise DataError(
-            f"observe: expected prices [B, M] of one moment or [B, T, M] over time, got {tuple(price.shape)}. One price "
-            "a moment has M = 1: add an axis at the end"
+            f"observe: expected prices [B, M] of one moment or [B, T, M] over time, got {tuple(price.shape)}. One "
+            "price a moment has M = 1: add an axis at the end"
         )
     lead = price.shape[:-1]
     return Observation(

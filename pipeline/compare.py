@@ -487,5 +487,5 @@ def _say(test: Comparison, alpha: float) -> str:
     p = "< 1e-16" if test.p_value < 1e-16 else f"{test.p_value:.2g}"
     return (
         f"{test.model} has the lowest pooled CRPS and is {found} {test.reference} "
-        f"(skill {test.skill:.2%}, p {p} at level {alpha:g}, {test.n} origins)"
+        f"(CRPS lower by {test.skill:.2%}, p {p} at level {alpha:g}, {test.n} origins)"
     )

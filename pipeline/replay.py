@@ -31,6 +31,8 @@ class Replayed:
     stream : StreamReport
     copies : int
         How often each series was replayed under a name of its own, to reach a number of ticks.
+    days : int
+        Calendar days before the last price that were scored.
     scored : int
         Forecasts of step 1 whose origin lies in the last `days`.
     coverage_95 : float
@@ -39,6 +41,7 @@ class Replayed:
 
     stream: StreamReport
     copies: int
+    days: int
     scored: int
     coverage_95: float
 
@@ -73,7 +76,7 @@ def replay(
     DataError
         The store holds no prices.
     """
-    frame = PriceStore(prices).read().select("series_id", "time", "price").drop_nulls()
+    frame = _ticks(prices)
     if frame.is_empty():
         raise DataError(f"{prices}: expected prices to replay, got none. Run `statecast ingest` first")
     copies = 1 if ticks is None else -(-ticks // len(frame))
@@ -81,7 +84,22 @@ def replay(
     out.parent.mkdir(parents=True, exist_ok=True)
     report = run(session, source, out, out.with_suffix(".dead.jsonl"), config=config, on_progress=on_progress)
     scored, covered = _coverage(frame, out, days)
-    return Replayed(stream=report, copies=copies, scored=scored, coverage_95=covered)
+    return Replayed(stream=report, copies=copies, days=days, scored=scored, coverage_95=covered)
+
+
+def history(prices: Path) -> io.BytesIO:
+    """Give all prices of the store as ticks in order of time, for a stream to start warm.
+
+    Raises
+    ------
+    DataError
+        The folder is not a store.
+    """
+    return _lines(_ticks(prices), 1, None)
+
+
+def _ticks(prices: Path) -> pl.DataFrame:
+    return PriceStore(prices).read().select("series_id", "time", "price").drop_nulls()
 
 
 def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> io.BytesIO:

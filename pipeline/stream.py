@@ -109,6 +109,7 @@ def run(
     config: StreamConfig | None = None,
     snapshot: Path | None = None,
     resume: bool = False,
+    history: io.BufferedIOBase | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> StreamReport:
     """Forecast after every tick of a source, until it ends.
@@ -130,6 +131,9 @@ def run(
         Where to keep what a resumed run needs; `out` and `dead_letters` must be paths then.
     resume : bool
         Go on from the snapshot, or start where there is none yet. The source is given from its start again.
+    history : buffered binary file, optional
+        Ticks that the states take in first, without forecasts: the series start warm. Left out, they start cold, and
+        their first forecasts are those for a series that has shown nothing.
     on_progress : callable, optional
         Called after each batch with the number of lines read.
 
@@ -145,6 +149,9 @@ def run(
     config = config or StreamConfig()
     started = time.perf_counter()
     stream = Stream(session, max_series=config.max_series)
+    if history is not None:
+        for _, ticks in _blocks(history, config, 0):
+            stream.apply(ticks)
     paths = isinstance(out, Path) and isinstance(dead_letters, Path)
     position = begun = _begin(stream, snapshot, resume=resume, paths=paths, batch=config.batch)
     with (

@@ -58,7 +58,8 @@ DEAD = Reason.MALFORMED
 SENTENCES: dict[Reason, str] = {
     Reason.BLANK: "the line is blank or a header",
     Reason.HOLE: "the price is null: none was published, and the state stays as it is",
-    Reason.MALFORMED: "expected a JSON object or a CSV row with series, time and price, within the length limit",
+    Reason.MALFORMED: 'expected {"series": text, "time": text or whole number, "price": number or null}, or, after a '
+    "CSV header with series, time and price as the first line, a row with these columns, within the length limit",
     Reason.TIME: "expected an ISO-8601 time or whole microseconds since 1970, between the years 1900 and 2200; "
     "numbers that look like seconds, milliseconds or nanoseconds are refused",
     Reason.NOT_FINITE: "expected a finite price",

@@ -55,9 +55,10 @@ def test_lines_say_what_a_stream_did() -> None:
     line = stream_line(REPORT)
     assert line == "1,200 ticks in 0.50 s: 2,400 ticks/s; 1,190 forecasts, 4 holes, refused: 6 late"
     assert "refused: none" in stream_line(replace(REPORT, rejected={}))
-    scored = replay_line(Replayed(stream=REPORT, copies=3, scored=200, coverage_95=0.945))
-    assert scored == f"{line} (3 copies of each series)\nthe 95 % interval held 94.5% of the last 200 prices"
-    assert replay_line(Replayed(stream=REPORT, copies=1, scored=0, coverage_95=float("nan"))) == line
+    scored = replay_line(Replayed(stream=REPORT, copies=3, days=365, scored=200, coverage_95=0.945))
+    held = "the 95 % interval held 94.5% of the 200 prices in the last 365 days"
+    assert scored == f"{line} (3 copies of each series)\n{held}"
+    assert replay_line(Replayed(stream=REPORT, copies=1, days=365, scored=0, coverage_95=float("nan"))) == line
 
 
 def test_the_champion_serves_or_keeps_serving(workspace: Workspace) -> None:

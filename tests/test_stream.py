@@ -84,7 +84,7 @@ def test_a_dead_letter_names_line_reason_and_text() -> None:
     _, dead, _ = full(source)
     first, second = (orjson.loads(line) for line in dead.splitlines())
     assert (first["line"], first["reason"], first["text"]) == (3, "malformed", "oops\ufffd")
-    assert "expected a JSON object" in first["sentence"]
+    assert "CSV header" in first["sentence"]
     assert (second["line"], len(second["text"])) == (4, TEXT_BYTES)
 
 
@@ -304,3 +304,16 @@ def test_settings_out_of_range_are_refused(changes: dict) -> None:
     """Each setting has a range, and the message names the setting."""
     with pytest.raises(ConfigError, match=f"stream.{next(iter(changes))}"):
         StreamConfig(**changes)
+
+
+def test_a_warm_start_goes_on_from_the_history() -> None:
+    """Forecasts after a history are byte for byte those of a run that took the history in as ticks."""
+    source = feed(400, seed=5)
+    cut = source.index(b"\n", len(source) // 2) + 1
+    whole, _, _ = full(source)
+    before, _, _ = full(source[:cut])
+    out = io.BytesIO()
+    run(SESSION, io.BytesIO(source[cut:]), out, io.BytesIO(), history=io.BytesIO(source[:cut]))
+    assert before + out.getvalue() == whole
+    cold, _, _ = full(source[cut:])
+    assert cold != out.getvalue()
