@@ -6,6 +6,7 @@ are imported inside the verbs, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -46,9 +47,14 @@ Model = Annotated[str, typer.Argument(help="Name of the model: last_value, drift
 
 def settled(config: Path | None, settings: list[str] | None, folder: Path | None) -> Config:
     """Read the settings: defaults, then the file, then the command line."""
-    from pipeline.config import Config
-    from pipeline.settings import assignments, load
+    from rich.console import Console
 
+    with Console(stderr=True).status("starting"):
+        from pipeline import steps  # noqa: F401  the heavy libraries, while something moves on the terminal
+        from pipeline.config import Config
+        from pipeline.settings import assignments, load
+    # polars puts a handler of its own in front, under which a read that waits for ticks would not be interrupted
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
     overrides = assignments(settings or [])
     if folder is not None:
         overrides["folder"] = str(folder)

@@ -115,7 +115,7 @@ def rollback(folder: Path, name: str) -> Published:
         entries = _read(folder, name)
         if len(entries) < 2:
             raise ModelError(
-                f"champion {name}: nothing was published before version {entries[-1].version}. Publish a model"
+                f"champion {name}: nothing was published before version {entries[-1].version}. It goes on serving"
             )
         *earlier, before, last = entries
         Session.load(folder / before.file, before.sha256)
@@ -155,7 +155,7 @@ def _read(folder: Path, name: str) -> list[Published]:
     except FileNotFoundError:
         known = sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
         raise ModelError(
-            f"champion {name}: none in {folder}; there are: {', '.join(known) or 'none'}. Publish one"
+            f"champion {name}: none in {folder}; there are: {', '.join(known) or 'none'}. Run `statecast promote` first"
         ) from None
     try:
         record = orjson.loads(text)

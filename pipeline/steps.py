@@ -308,6 +308,7 @@ def record(config: Config) -> str:
     with tracker.retrain(settings.flat(config), tags) as parent:
         parent.json(comparison, "comparison.json")
         parent.json(settings.to_dict(config), "config.json")
+        parent.scores({metrics.POOLED: _pooled_scores(comparison)})
         for path in sorted((config.folder / "figures").glob("*.png")):
             parent.file(path, "figures")
         for name in config.models:
@@ -316,6 +317,13 @@ def record(config: Config) -> str:
                 children[name] = child.id
     _write_json(config.folder / "runs.json", {"parent": parent.id, "models": children})
     return parent.id
+
+
+def _pooled_scores(comparison: dict[str, Any]) -> dict[str, float]:
+    """Give the pooled scores of the model that is to serve, by which retrains can be sorted; none for an incumbent."""
+    chosen = comparison["decision"]["model"]
+    rows = (r for r in comparison["rows"] if (r["model"], r["series"]) == (chosen, metrics.POOLED))
+    return next((r["scores"] for r in rows), {})
 
 
 def _record_model(config: Config, child: Any, name: str, comparison: dict[str, Any]) -> None:

@@ -54,7 +54,7 @@ class TrainingConfig:
     learning_rate : float
         Peak rate of AdamW; it falls along a half cosine over the epochs.
     weight_decay : float
-        Decoupled weight decay, 0 or more.
+        Decoupled weight decay of the matrices, 0 or more; biases and the degrees of freedom have none.
     clip : float
         Largest norm of the gradient, above 0.
     seed : int
@@ -173,7 +173,10 @@ class Training:
         with cpu_threads(config.threads):
             self.train, self.validation, self.layout, self.continued = self._prepare(panel, split)
         self.targets = int(self.train.weight.count_nonzero())
-        self.optimiser = torch.optim.AdamW(core.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        matrices = [p for p in core.parameters() if p.ndim > 1]
+        others = [p for p in core.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.best = {k: v.detach().clone() for k, v in core.state_dict().items()}
         self.ended = self._zeros(len(self.train.steps))
         self.epoch, self.best_loss, self.since_best = 0, float("inf"), 0

@@ -36,6 +36,9 @@ FOREIGN_WARNINGS = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let these warnings pass; all others are errors."""
+    import torch
+
+    torch.set_num_threads(1)  # small networks: two threads that wait for each other cost more than they bring
     for line in FOREIGN_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 

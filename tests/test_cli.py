@@ -6,6 +6,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "promote": ("model", *SHARED),
     "rollback": SHARED,
     "export": ("model", "out", *SHARED),
-    "stream": ("source", "--out", "--dead-letters", "--model", "--snapshot", "--resume", *SHARED),
+    "stream": ("source", "--out", "--dead-letters", "--model", "--snapshot", "--resume", "--warm", *SHARED),
     "replay": ("--out", "--days", "--ticks", "--model", *SHARED),
     "retrain": ("--prefect", *SHARED),
     "config": (),
@@ -275,7 +276,9 @@ def test_ctrl_c_says_how_to_go_on(looked_at: list[object], tmp_path: Path) -> No
         process.stdin.write(ticks(3))
         process.stdin.flush()
         assert orjson.loads(process.stdout.readline())["series"] == "AAA"
-        process.send_signal(signal.SIGINT)
+        while process.poll() is None:  # a signal just before a read is seen after it: Ctrl-C is pressed until it helps
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
         err = process.stderr.read().decode()
     assert process.returncode == INTERRUPTED
     assert err.startswith("interrupted: run the same command again")
