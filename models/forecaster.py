@@ -74,16 +74,9 @@ class Forecaster(nn.Module):
         """
         xp = namespace(observation.price)
         valid, change = self._move(observation, state["price"])
-        held = xp.isnan(change)
-        tick = Tick(
-            change=xp.where(held, 0.0, change),
-            held=held,
-            series=observation.series,
-            past=observation.past,
-            future=observation.future,
-            elapsed=observation.elapsed,
+        distribution, following = self.core.step(
+            _tick(observation, change), {k: v for k, v in state.items() if k != "price"}
         )
-        distribution, following = self.core.step(tick, {k: v for k, v in state.items() if k != "price"})
         price = xp.where(valid, observation.price, state["price"])
         return self._in_prices(distribution, price, observation.series), {"price": price, **following}
 
@@ -135,16 +128,7 @@ class Forecaster(nn.Module):
         now = torch.where(valid, o.price, float("nan")).flatten(0, 1)
         change = self.transform.difference(now, price[:, :-1].flatten(0, 1), series).to(self.core.df.dtype)
         change = change.unflatten(0, (batch, time))
-        held = change.isnan()
-        ticks = Tick(
-            change=torch.where(held, 0.0, change),
-            held=held,
-            series=o.series,
-            past=o.past,
-            future=o.future,
-            elapsed=o.elapsed,
-        )
-        return ticks, price[:, 1:]
+        return _tick(o, change), price[:, 1:]
 
     def _move(self, o: Observation, last: Array) -> tuple[Array, Array]:
         """Tell which prices count, and the move to them from the last known ones: NaN where there is none."""
@@ -178,6 +162,14 @@ class Forecaster(nn.Module):
         return Forecast(
             quantile=xp.reshape(quantile, (-1, *shape, len(self.levels))), loc=loc, scale=scale, df=distribution.df
         )
+
+
+def _tick(o: Observation, change: Array) -> Tick:
+    """Put the moves in the place of the prices; NaN is where none arrived."""
+    xp = namespace(change)
+    held = xp.isnan(change)
+    beside = {f: getattr(o, f) for f in ("series", "past", "future", "elapsed")}
+    return Tick(change=xp.where(held, 0.0, change), held=held, **beside)
 
 
 def _flat(o: Observation) -> Observation:
