@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -41,6 +42,9 @@ VERBS: dict[str, tuple[str, ...]] = {
     "config": (),
 }
 """Verbs in the order of the help, with their arguments and options: what scripts of users rely on."""
+
+STATECAST = str(Path(sys.executable).with_name("statecast"))
+"""The installed command."""
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -301,11 +305,20 @@ def test_a_closed_pipe_ends_quietly(looked_at: list[object], tmp_path: Path) -> 
 
 def test_the_console_command_is_this_one(tmp_path: Path) -> None:
     """The installed `statecast` runs, and an error of ours is one line with no traceback there too."""
-    command = [str(Path(sys.executable).with_name("statecast")), "replay", "-f", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([STATECAST, "replay", "-f", str(tmp_path)], capture_output=True, text=True, check=False)
     assert done.returncode == 5
     assert done.stderr.startswith("error: champion")
     assert done.stderr.count("\n") == 1
+
+
+def test_nothing_is_left_or_sent_outside_the_data_folder(looked_at: list[object], tmp_path: Path) -> None:
+    """A stream leaves no trace in the home or the cache of the user, such as the events of a dependency."""
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [STATECAST, "stream", *looked_at, "--dead-letters", tmp_path / "dead"]
+    done = subprocess.run(list(map(str, command)), input=ticks(9), capture_output=True, env=environment, check=True)
+    assert len(done.stdout.splitlines()) == 9
+    assert [path.name for path in tmp_path.iterdir()] == ["dead"]
 
 
 def test_settings_come_from_the_file_then_the_command_line(workspace: Workspace) -> None:
