@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper
 
@@ -29,6 +28,7 @@ from models.forecaster import Forecaster
 from models.graph import trace
 from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import LogReturn
+from pipeline.session import RUNTIME_VERSION, onnxruntime
 
 RECURRENT = {"RNN", "LSTM", "GRU"}
 NUMPY = {
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 64, 256, 1024])
     parser.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
     options = parser.parse_args()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {onnxruntime.__version__}"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {RUNTIME_VERSION}"
     print(f"whole step / bare recurrent nodes, one thread, {machine}")
     print(f"{'cell':5} {'size':>6} {'batch':>6} {'nodes':>6} {'step us':>9} {'floor us':>9} {'ratio':>6}")
     for cell in options.cell:

@@ -6,7 +6,6 @@ are imported inside the verbs, so that `--help` answers at once.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -358,8 +357,6 @@ def show_config() -> None:
 
 def main() -> None:
     """Run the command line; an expected error is one line and an exit code by its class."""
-    # onnxruntime from 1.29 on sends events to its maker, and can wait for ever while it stops doing so
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         app()
     except (StatecastError, OSError) as error:

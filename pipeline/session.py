@@ -14,12 +14,16 @@ champions and export.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# onnxruntime from 1.29 on sends events to its maker unless told not to, and can wait for ever while it stops doing so
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 from models.errors import IntegrityError, ModelError
 from models.observation import LEVELS, Forecast, Observation, State

@@ -22,7 +22,7 @@ from flows.embedded import environment
 HOME = tempfile.TemporaryDirectory(prefix="statecast-", ignore_cleanup_errors=True)
 """Data folder of this session's Prefect, removed when the interpreter ends."""
 
-os.environ |= environment(Path(HOME.name)) | {"ORT_DISABLE_TELEMETRY": "1"}
+os.environ |= environment(Path(HOME.name))
 os.environ.pop("PREFECT_API_URL", None)
 
 FOREIGN_WARNINGS = (
