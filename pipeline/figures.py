@@ -3,12 +3,13 @@
 Colours are those of Okabe and Ito, told apart by colour-blind readers; every line also has its label. Figures are
 objects of their own, without pyplot: no global state, no display, nothing to close.
 
-Comes in: `Forecasts`, and losses by epoch. Goes out: matplotlib `Figure`, and image files by `save`. The one file
-that knows matplotlib, imported when a figure is made; imported by steps.
+Comes in: `Forecasts`, losses by epoch, states over time. Goes out: matplotlib `Figure`, and image files by `save`. The
+one file that knows matplotlib, imported when a figure is made; imported by steps.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +26,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from models.observation import StateTensor
+    from pipeline.inspection import StatePath
+
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
 INK, GREY = "#222222", "#8A8A8A"
 LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 FAN = {95: "#DCEAF4", 80: "#B3D1E6", 50: "#7FB2D6"}
 """Fill of each central interval, lightest widest: told apart by lightness alone."""
+FEW = 4
+"""Most numbers of a state tensor that are drawn as lines."""
 
 
 def fan_chart(forecasts: Forecasts, last: int = 250) -> Figure:
@@ -156,6 +162,40 @@ def skill_over_time(forecasts: Sequence[Forecasts], reference: str) -> Figure:
     return figure
 
 
+def hidden_state(path: StatePath, last: int = 500) -> Figure:
+    """Draw the prices of a series and, below, what they left in each tensor of its state.
+
+    Up to four numbers are lines, more are a map: red above zero, blue below, white at zero. Hidden units have no order
+    of their own; those that move together stand together. The last price, which the top shows, is left out; so is what
+    does not change in the time drawn, which is named below.
+
+    Parameters
+    ----------
+    path : StatePath
+        The state at time t was made with data up to and including t.
+    last : int
+        Number of moments drawn, the latest ones.
+    """
+    since = max(len(path.time) - last, 0)
+    others = [s for s in path.described if s.unit != "price" or math.prod(s.shape) > 1]
+    drawn = [s for s in others if np.ptp(path.tensors[s.name][since:], axis=0).any()]
+    rows = [math.prod(s.shape) for s in drawn]
+    heights = [3.0, *(1.3 if n <= FEW else min(1.6 + 0.03 * n, 3.6) for n in rows)]
+    figure, axes = _canvas(len(heights), 1, width=9.5, height=0.6 + sum(heights), sharex=True, heights=heights)
+    moment = _moment(path.time[since:])
+    axes[0].plot(moment, path.price[since:], color=INK, lw=1.0)
+    axes[0].set_ylabel("price\n(units of the series)")
+    axes[0].set_title(f"{path.model} on {path.series}: prices, and the state that they leave behind")
+    for ax, tensor in zip(axes[1:], drawn, strict=True):
+        value = np.asarray(path.tensors[tensor.name][since:], dtype=np.float64).reshape(len(moment), -1)
+        (_draw_lines if value.shape[1] <= FEW else _draw_map)(ax, moment, value, tensor)
+        ax.set_title(f"{tensor.name}: {tensor.meaning}", loc="left", fontsize="medium")
+    axes[0].margins(x=0.01)
+    still = ", ".join(s.name for s in others if s not in drawn)
+    _time_axis(axes[-1], f"time (UTC){f'; unchanged in it: {still}' if still else ''}")
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure in the format of the suffix of `path` (png, svg, pdf), make its folder; give the path."""
     path = Path(path)
@@ -216,12 +256,61 @@ def _draw_pit(ax: Axes, forecasts: Forecasts, bins: int = 20) -> None:
     ax.legend(loc="upper left", ncols=2)
 
 
-def _canvas(rows: int, columns: int, *, width: float, height: float, sharex: bool = False) -> tuple[Figure, list[Axes]]:
-    """Make an empty figure of `width` x `height` inches with its panels."""
+def _draw_lines(ax: Axes, moment: np.ndarray, value: np.ndarray, tensor: StateTensor) -> None:
+    """Draw each number of a tensor as a line; squared returns on a logarithmic axis, as their root."""
+    from matplotlib.ticker import LogLocator
+
+    squared = tensor.unit == "return^2"
+    for i, line in enumerate(np.sqrt(value).T if squared else value.T):
+        label = f"{tensor.name}[{i}]" if value.shape[1] > 1 else tensor.name
+        ax.plot(moment, line, color=LINES[i % len(LINES)], lw=1.2, label=label)
+    if squared and (value > 0).all():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("")
+    ax.set_ylabel("square root" if squared else tensor.unit)
+    if value.shape[1] > 1:
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=value.shape[1], fontsize="small", frameon=False)
+
+
+def _draw_map(ax: Axes, moment: np.ndarray, value: np.ndarray, tensor: StateTensor) -> None:
+    """Draw the numbers of a tensor as rows of colour, symmetric around zero."""
+    value = value[:, _together(value)] if tensor.unit == "hidden" else value
+    known = np.abs(value[np.isfinite(value)])
+    limit = float(np.quantile(known, 0.995)) if known.size and known.any() else 1.0
+    rows = np.arange(1, value.shape[1] + 1)
+    mesh = ax.pcolormesh(
+        moment, rows, value.T, cmap="RdBu_r", vmin=-limit, vmax=limit, shading="nearest", rasterized=True
+    )
+    ax.grid(visible=False)
+    ax.set_ylabel("unit, by likeness" if tensor.unit == "hidden" else "place")
+    assert ax.figure is not None
+    ax.figure.colorbar(mesh, ax=ax, label=tensor.unit, pad=0.01, extend="both", aspect=12)
+
+
+def _together(value: np.ndarray) -> np.ndarray:
+    """Order units [T, H] by the angle of their weights in the two main components of how they move."""
+    centred = value - value.mean(axis=0)
+    spread = centred.std(axis=0)
+    first, *others = np.linalg.svd(centred / np.where(spread > 0, spread, 1), full_matrices=False)[2]
+    return np.argsort(np.arctan2(others[0], first), kind="stable")
+
+
+def _canvas(
+    rows: int,
+    columns: int,
+    *,
+    width: float,
+    height: float,
+    sharex: bool = False,
+    heights: Sequence[float] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """Make an empty figure of `width` x `height` inches with its panels, the rows of equal or given heights."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(rows, columns, sharex=sharex, squeeze=False).ravel())
+    axes = list(figure.subplots(rows, columns, sharex=sharex, squeeze=False, height_ratios=heights).ravel())
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(color="#E6E6E6", lw=0.6)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -86,6 +85,7 @@ class StatePath:
     time : int64 [T]
         Microseconds since 1970, UTC.
     price : float64 [T]
+        NaN where none was published.
     tensors : dict of ndarray [T, ...]
         By name: row t was made with the prices up to and including `time[t]`.
     described : tuple of StateTensor
@@ -123,7 +123,7 @@ def state_path(session: Session, series: str, time: NDArray[np.int64], price: ND
     Raises
     ------
     DataError
-        When there are no prices, the arrays differ in length, or no price was taken in: the message says why not.
+        When there are no prices, the arrays differ in length, times do not ascend, or the name is none.
     ModelError
         When the model needs more than a price a moment.
     """
@@ -146,8 +146,8 @@ def _stepped(stream: Stream, series: str, time: NDArray[np.int64], price: NDArra
     tick = Ticks(name=[series], time=time, price=price, reason=np.zeros(1, np.uint8))
     reason = Reason(int(stream.apply(tick).reason[0]))
     if reason in _REFUSED:
-        moment = datetime.fromtimestamp(int(time[0]) / 1e6, UTC)
-        raise DataError(f"{series} at {moment:%Y-%m-%d %H:%M:%S}: the tick was refused, {SENTENCES[reason]}")
+        moment = np.datetime64(int(time[0]), "us")
+        raise DataError(f"{series} at {moment}: the tick was refused, {SENTENCES[reason]}")
     if not stream.names():
         return {f"state.{name}": x[0] for name, x in stream.session.initial(1).items()}
     return {name: x[0].copy() for name, x in stream.arrays().items()}
@@ -166,10 +166,11 @@ def _density(df: tuple[float, ...]) -> str:
     """Name the distribution on the transformed scale, or its range over the rows of the parameters."""
     if all(math.isnan(x) for x in df):
         return "none, quantiles only"
-    low, high = min(x for x in df if not math.isnan(x)), max(x for x in df if not math.isnan(x))
+    low, high = np.nanmin(df), np.nanmax(df)
     if math.isinf(low):
         return "normal"
-    return f"Student t, {low:.3g} degrees of freedom" if low == high else f"Student t, {low:.3g} to {high:.3g} degrees"
+    span = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return f"Student t, {span} degrees of freedom"
 
 
 def _named(series: tuple[str, ...]) -> str:

@@ -7,8 +7,9 @@ import pytest
 from simulated import HOUR, forecast_returns, stretch_steps
 
 from models.errors import ComparisonError
-from models.observation import LEVELS, MEDIAN
+from models.observation import LEVELS, MEDIAN, StateTensor
 from pipeline import figures, metrics
+from pipeline.inspection import StatePath
 
 
 @pytest.fixture
@@ -37,6 +38,23 @@ def records():
     return list(zip(epoch, train, train + 0.05 + 0.0015 * (epoch - 8.0) ** 2, strict=True))
 
 
+def remembered(rng, moments=600):
+    """Give the state of a series: its last price, two averages, a count that does not move, and six hidden units."""
+    phase = np.arange(moments) / 20
+    units = np.sin(phase[:, None] + np.array([0, 3, 0, 3, 0, 3])) + 0.05 * rng.normal(size=(moments, 6))
+    price = 100 * np.exp(0.01 * rng.normal(size=moments)).cumprod()
+    tensors = {"price": price[:, None], "variance": rng.uniform(1, 2, (moments, 2)), "h0": units}
+    tensors["count"] = np.full(moments, 9.0)
+    described = (
+        StateTensor("price", (1,), "float64", np.nan, "price", "last known price"),
+        StateTensor("variance", (2,), "float32", 1.0, "return^2", "running mean square move"),
+        StateTensor("count", (), "float32", 0.0, "count", "moves seen"),
+        StateTensor("h0", (6,), "float32", 0.0, "hidden", "output of layer 0"),
+    )
+    time = np.arange(moments) * HOUR
+    return StatePath(model="gru", series="EURUSD", time=time, price=price, tensors=tensors, described=described)
+
+
 def drawn(models):
     """Draw each figure once."""
     return {
@@ -44,6 +62,7 @@ def drawn(models):
         "calibration": figures.calibration(models[2]),
         "loss_curves": figures.loss_curves(records(), model="gru", series="2 series"),
         "skill_over_time": figures.skill_over_time(models, "ar"),
+        "hidden_state": figures.hidden_state(remembered(np.random.default_rng(1))),
     }
 
 
@@ -57,7 +76,7 @@ def test_every_figure_is_written_and_says_what_it_shows(models, tmp_path):
         assert any(f.model in title for f in models), name
         assert "EURUSD" in title or "2 series" in title, name
         assert all(ax.get_ylabel() for ax in figure.axes), name
-        assert figure.axes[-1].get_xlabel(), name
+        assert [ax for ax in figure.axes if ax.get_label() != "<colorbar>"][-1].get_xlabel(), name
 
 
 def test_the_fan_shows_the_last_targets_of_the_shortest_step(models):
@@ -135,6 +154,35 @@ def test_skill_over_time_needs_its_reference_and_the_same_rows(models):
     shifted = replace(models[1], origin_time=models[1].origin_time + HOUR)
     with pytest.raises(ComparisonError, match="same origins"):
         figures.skill_over_time([models[0], shifted], "ar")
+
+
+def test_hidden_states_stand_below_the_prices_that_left_them(rng):
+    """The latest moments are drawn, each tensor under its meaning; what does not change is named, not drawn."""
+    path = remembered(rng)
+    price, variance, hidden, _ = figures.hidden_state(path, last=250).axes
+    np.testing.assert_array_equal(price.get_lines()[0].get_ydata(), path.price[-250:])
+    for i, line in enumerate(variance.get_lines()):
+        np.testing.assert_array_equal(line.get_ydata(), np.sqrt(path.tensors["variance"][-250:, i]))
+    assert variance.get_title(loc="left") == "variance: running mean square move"
+    assert hidden.get_title(loc="left") == "h0: output of layer 0"
+    assert "unchanged in it: count" in hidden.get_xlabel()
+
+
+def test_hidden_units_that_move_together_stand_together(rng):
+    """Units of two kinds, mixed, come out as two blocks; no value is lost."""
+    path = remembered(rng)
+    hidden = figures.hidden_state(path).axes[2]
+    rows = np.asarray(hidden.collections[0].get_array()).reshape(6, 500)
+    np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(path.tensors["h0"][-500:].T, axis=0))
+    alike = np.corrcoef(rows)[0] > 0
+    assert np.sum(alike[1:] != alike[:-1]) == 1
+
+
+def test_a_short_path_without_change_is_drawn_all_the_same(rng):
+    """A single moment changes nothing: the price alone is there."""
+    figure = figures.hidden_state(remembered(rng, moments=1))
+    assert len(figure.axes) == 1
+    assert "variance, count, h0" in figure.axes[0].get_xlabel()
 
 
 def test_importing_figures_loads_no_matplotlib_and_drawing_no_pyplot():
