@@ -75,8 +75,12 @@ class Wire(BaseAdapter):
             return self.code, recorded("binance_exchangeInfo")
         if path == "/api/v3/klines":
             bars = orjson.loads(recorded("binance_klines_BTCUSDT_1h"))
-            return self.code, orjson.dumps([b for b in bars if b[0] >= int(query["startTime"])][: self.page])
+            later = [b for b in bars if b[0] >= int(query["startTime"])]
+            return self.code, orjson.dumps(later[: self.page] if self.heeds else bars)
         return self.code, b'{"symbols":[]}' if "exchangeInfo" in path else b""
+
+    heeds = True
+    """Whether the exchange looks at the start that is asked for."""
 
     page = 2
     """Bars that the exchange gives at once, fewer than are asked for."""
@@ -187,6 +191,15 @@ def test_bars_of_an_exchange_are_paged_and_stand_at_their_end() -> None:
     assert got.rows["volume"][0] == pytest.approx(511.814901)
     assert got.rows["series_id"].unique().to_list() == ["BTC/USDT"]
     assert got.factors.height == 0
+
+
+def test_an_exchange_that_gives_the_same_bars_again_ends_the_pages() -> None:
+    """Some exchanges give their latest bars whatever start is asked for: each is taken once, and the asking ends."""
+    wire = Wire()
+    wire.heeds = False
+    got = exchange(["BTC/USDT"], HOURS, client=binance(wire), now=LATER)
+    assert got.rows["time"].dt.hour().to_list() == [1, 2, 3, 4]
+    assert sum("klines" in url for url in wire.asked) == 2
 
 
 def test_the_forming_bar_of_an_exchange_is_dropped_and_said() -> None:
