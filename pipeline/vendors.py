@@ -302,7 +302,7 @@ def _pages(client: Any, pair: str, config: VendorConfig, now: datetime) -> pl.Da
     until = _milliseconds(now if config.end is None else _moment(config.end))
     since, bars = _milliseconds(_moment(config.start)) - bar, []
     while since < until and len(bars) < config.limit:
-        page = [b for b in client.fetch_ohlcv(pair, config.interval, since, PAGE) if b[0] >= since]
+        page = client.fetch_ohlcv(pair, config.interval, since, PAGE)  # ccxt sorts, and drops what lies before since
         if not page:
             break
         bars += page
