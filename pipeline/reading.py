@@ -1,0 +1,277 @@
+"""Reading: price files of any common form as lazy, typed rows.
+
+Comes in: paths, what the user says of columns and form, and a folder for copies of text that must be decompressed or
+re-encoded first. Goes out: for each file a `Reading`, lazy rows in the columns of `pipeline.rows.READ` and every guess
+in words. A cell that cannot be read becomes a row that says so; nothing is dropped. Imported by ingest.
+
+Times become UTC; digits finer than a microsecond are cut.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from models.errors import DataError, SchemaError
+from pipeline import moments, numerals
+from pipeline.layout import Columns, Layout, lay_out
+from pipeline.numerals import Decimal, missing, number
+from pipeline.plain_text import COMPRESSED
+from pipeline.rows import READ
+from pipeline.tables import DELIMITED, ENDINGS, JSON_LINES, Format, Table, ending, open_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One file, read.
+
+    Attributes
+    ----------
+    rows : LazyFrame
+        Columns of `pipeline.rows.READ`, then the further values; each row of the file once, or each cell of a wide
+        table. It may scan a copy in the workspace, which must stay until it is collected.
+    said : tuple of str
+        What was recognised and guessed, in words.
+    """
+
+    rows: pl.LazyFrame
+    said: tuple[str, ...]
+
+
+def find(paths: Sequence[str]) -> list[Path]:
+    """Find the files of some paths, in the order given, each once.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files; folders, of which all files of known endings are taken, sorted, folders within them too; patterns with *,
+        ? or [], and ** for any number of folders, of which likewise.
+
+    Raises
+    ------
+    DataError
+        If a path leads to no file, or to none that can be read.
+    """
+    found = [file for path in paths for file in _files(path)]
+    return list(dict.fromkeys(found))
+
+
+def read(path: Path, index: int, columns: Columns, form: Format, workspace: Path) -> Reading:
+    """Read a file lazily; only its head is looked at now, and the whole of text that has to be copied.
+
+    Parameters
+    ----------
+    path : Path
+        File of a known ending.
+    index : int
+        What `file` shall be in its rows; it also names the copy in `workspace`, so it must differ between files.
+    columns : Columns
+        The user's names of the columns.
+    form : Format
+        What the user says of its form.
+    workspace : Path
+        Folder for copies.
+
+    Raises
+    ------
+    DataError
+        If the file is empty or damaged.
+    SchemaError
+        If a column is missing or cannot be guessed, or its times or numbers are in no known form.
+    """
+    if ending(path) is None:
+        raise DataError(_unknown_ending(path))
+    table = open_table(path, form, workspace / f"{index:06d}.txt")
+    cells = table.sample.drop("line", "broken")
+    layout = lay_out(table.names, cells, columns, header=table.header, where=str(path))
+    source = _Source(path=path, table=table, layout=layout, form=form)
+    said = [*table.said, *layout.said]
+    if not layout.wide and layout.series_id is None:
+        said.append(f"series_id: {source.stem!r}, after the name of the file")
+    moment, said_of_time = source.moment("time", layout.time)
+    known, said_of_known = None, None
+    if layout.available_time is not None:
+        known, said_of_known = source.moment("available_time", (layout.available_time,))
+    numbers = source.numerals()
+    timed = _timed(table.frame, moment, known)
+    rows = source.wide(timed, numbers.decimal) if layout.wide else source.long(timed, numbers.decimal)
+    said += [words for words in (said_of_time, said_of_known, numbers.said) if words]
+    typed = rows.with_columns(pl.lit(index, dtype=pl.UInt32).alias("file"))
+    return Reading(rows=typed.select(*READ, *columns.values), said=tuple(said))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """A table, what its columns mean, and how its cells are typed."""
+
+    path: Path
+    table: Table
+    layout: Layout
+    form: Format
+
+    @property
+    def stem(self) -> str:
+        """Name of the file without its endings."""
+        name = self.path.name
+        return name[: -len("".join(self.path.suffixes[-2:]))] if _compressed(self.path) else self.path.stem
+
+    def dtype(self, i: int) -> pl.DataType:
+        """Type of the cells of a column."""
+        return self.table.sample.schema[f"c{i}"]
+
+    def moment(self, role: str, columns: tuple[int, ...]) -> tuple[pl.Expr, str]:
+        """Give an expression for the times in one or two columns, a struct with their text, and how they are taken."""
+        cell, dtype = pl.col(f"c{columns[0]}"), self.dtype(columns[0])
+        if len(columns) == 2:
+            cell = moments.joined(cell, pl.col(f"c{columns[1]}"), self.table.sample[f"c{columns[1]}"])
+            dtype = pl.String()
+        series = self.layout.series_id
+        name = pl.lit("") if series is None else pl.col(f"c{series}")
+        form = moments.recognise(
+            self.table.frame.select(cell.alias("cell"), name.alias("series")),
+            where=f"{self.path}: {role} in column {self.table.names[columns[0]]!r}",
+            time_zone=self.form.time_zone,
+            unit=self.form.unit,
+            day_first=self.form.day_first,
+        )
+        read = form.moment(cell, dtype)
+        there = ~missing(cell) if dtype == pl.String else cell.is_not_null()
+        parts = (read.struct.field(part) for part in ("time", "fold", "note"))
+        text = pl.when(there).then(cell.cast(pl.String)).alias("text")
+        return pl.struct(*parts, text), f"{role} as {form.said}"
+
+    def numerals(self) -> numerals.Numerals:
+        """Find how the numbers are written, unless the user says it."""
+        if self.form.decimal is not None:
+            return numerals.Numerals(decimal=self.form.decimal)
+        columns = [self.table.sample[f"c{i}"] for i in (*self.layout.prices, *self.layout.values)]
+        return numerals.recognise(columns, comma_likely=self.table.comma_likely)
+
+    def long(self, timed: pl.LazyFrame, decimal: Decimal) -> pl.LazyFrame:
+        """Type a table with a row for each price."""
+        numeric = {self.table.names[i]: i for i in self.layout.values} | {"price": self.layout.prices[0]}
+        typed = timed.select(
+            "line",
+            "broken",
+            "moment",
+            "known",
+            self._series().alias("series_id"),
+            *(self._number(pl.col(f"c{i}"), i, decimal).alias(name) for name, i in numeric.items()),
+            *(_bad(name, pl.col(f"c{i}"), self._number(pl.col(f"c{i}"), i, decimal)) for name, i in numeric.items()),
+        )
+        return _finished(typed, tuple(numeric))
+
+    def wide(self, timed: pl.LazyFrame, decimal: Decimal) -> pl.LazyFrame:
+        """Type a table with a column for each series; cells come line by line, in the order of the columns."""
+        names = [self.table.names[i].strip() for i in self.layout.prices]
+        text = any(self.dtype(i) == pl.String for i in self.layout.prices)
+        cells = pl.concat_list(
+            (pl.col(f"c{i}") if text else self._number(pl.col(f"c{i}"), i, decimal)).cast(
+                pl.String if text else pl.Float64
+            )
+            for i in self.layout.prices
+        )
+        listed = timed.select("line", "broken", "moment", "known", cells.alias("cell"))
+        named = listed.with_columns(pl.lit(pl.Series([names])).first().alias("series_id")).explode("series_id", "cell")
+        cell = pl.col("cell")
+        price = number(cell, decimal) if text else cell
+        return _finished(named.with_columns(price.alias("price"), _bad("price", cell, price)), ("price",))
+
+    def _series(self) -> pl.Expr:
+        """Give the name of the series of a row; null where it has none."""
+        i = self.layout.series_id
+        if i is None:
+            return pl.lit(self.stem)
+        dtype = self.dtype(i)
+        if not (dtype in (pl.String, pl.Categorical, pl.Enum) or dtype.is_integer()):
+            raise SchemaError(f"{self.path}: names of series must be text or integers, not {dtype}.")
+        name = pl.col(f"c{i}").cast(pl.String).str.strip_chars()
+        return pl.when(name != "").then(name)
+
+    def _number(self, cell: pl.Expr, i: int, decimal: Decimal) -> pl.Expr:
+        dtype = self.dtype(i)
+        if dtype == pl.String:
+            return number(cell, decimal)
+        if not (dtype.is_numeric() or dtype == pl.Null):
+            raise SchemaError(f"{self.path}: column {self.table.names[i]!r} must hold numbers, not {dtype}.")
+        return cell.cast(pl.Float64)
+
+
+def _timed(frame: pl.LazyFrame, moment: pl.Expr, known: pl.Expr | None) -> pl.LazyFrame:
+    """Add the structs `moment` and `known`; without `known` all its fields are null."""
+    nothing = pl.struct(
+        pl.lit(None, dtype=READ["time"]).alias("time"),
+        *(pl.lit(None, dtype=pl.String).alias(part) for part in ("note", "text")),
+    )
+    return frame.with_columns(moment.alias("moment"), (nothing if known is None else known).alias("known"))
+
+
+def _bad(name: str, cell: pl.Expr, read: pl.Expr) -> pl.Expr:
+    """Show a cell that is there and was not read, as the column `bad` and the name."""
+    text = cell.cast(pl.String)
+    return pl.when(read.is_null() & ~missing(text)).then(_shown(name, text)).alias(f"bad {name}")
+
+
+def _shown(name: str, text: pl.Expr) -> pl.Expr:
+    return pl.concat_str(pl.lit(f"{name} '"), text, pl.lit("'"))
+
+
+def _finished(typed: pl.LazyFrame, numeric: Iterable[str]) -> pl.LazyFrame:
+    """Put together what could not be read of each row, and take the times out of their structs."""
+    time, known = pl.col("moment").struct, pl.col("known").struct
+    note = pl.concat_str(pl.lit(" ("), time.field("note"), pl.lit(")")).fill_null("")
+    late = known.field("time").is_null() & known.field("text").is_not_null()
+    faults = (
+        pl.when(pl.col("series_id").is_null()).then(pl.lit("no series")),
+        pl.when(time.field("text").is_null())
+        .then(pl.lit("no time"))
+        .when(time.field("time").is_null())
+        .then(_shown("time", time.field("text")) + note),
+        pl.when(late).then(_shown("available_time", known.field("text"))),
+        *(pl.col(f"bad {name}") for name in numeric),
+    )
+    said = pl.concat_str(*faults, separator="; ", ignore_nulls=True)
+    whole = pl.when(pl.col("broken").is_not_null()).then(_shown("line", pl.col("broken"))).when(said != "").then(said)
+    return typed.select(
+        "line",
+        "series_id",
+        time.field("time"),
+        time.field("fold"),
+        known.field("time").alias("available_time"),
+        *(pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in numeric),
+        whole.alias("unreadable"),
+    )
+
+
+def _files(path: str) -> list[Path]:
+    """Find the files of one path."""
+    here = Path(path).expanduser()
+    if here.is_file():
+        if ending(here) is None:
+            raise DataError(_unknown_ending(here))
+        return [here]
+    within = here.rglob("*") if here.is_dir() else map(Path, glob.iglob(str(here), recursive=True))
+    files = sorted(file for file in within if file.is_file() and not file.name.startswith("."))
+    known = [file for file in files if ending(file) is not None]
+    if known:
+        return known
+    if files:
+        raise DataError(_unknown_ending(files[0]))
+    what = "files in folder" if here.is_dir() else "file, folder or pattern"
+    raise DataError(f"no {what} {path!r} (looked from {Path.cwd()}). Known endings: {_known()}.")
+
+
+def _compressed(path: Path) -> bool:
+    return path.suffix.lower() in COMPRESSED
+
+
+def _known() -> str:
+    return f"{', '.join(ENDINGS)}; {', '.join((*DELIMITED, *JSON_LINES))} also with {', '.join(COMPRESSED)} after it"
+
+
+def _unknown_ending(path: Path) -> str:
+    return f"{path} has no ending that says what it holds. Known: {_known()}."
