@@ -87,8 +87,8 @@ def split_line(text: pl.Expr, delimiter: str) -> pl.Expr:
     """Split a line into a list of fields, quotes taken off; null if its quotes do not close or do not enclose."""
     text = text.str.strip_chars_end("\r")
     sign = rf"\{delimiter}" if delimiter == "|" else delimiter
-    quoted = pl.when(text.str.contains('"', literal=True)).then(text)
-    found = quoted.str.extract_all(rf'(?:^|{sign})(?:"(?:[^"]|"")*"|[^"{sign}][^{sign}]*|)')
+    quoted = pl.when(text.str.contains('"', literal=True)).then(pl.lit(delimiter) + text)
+    found = quoted.str.extract_all(rf'{sign}(?:"(?:[^"]|"")*"|[^"{sign}][^{sign}]*|)')
     bare = pl.element().str.replace(rf"^{sign}", "")
     bare = pl.when(bare.str.starts_with('"')).then(bare.str.slice(1).str.head(-1)).otherwise(bare)
     fields = pl.when(found.list.join("") == quoted).then(found.list.eval(bare.str.replace_all('""', '"', literal=True)))

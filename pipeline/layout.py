@@ -179,6 +179,8 @@ def lay_out(names: Sequence[str], sample: pl.DataFrame, columns: Columns, *, hea
     if columns.price is None:
         also = f" (also numeric: {', '.join(others)})" if others else ""
         head.said.append(f"price: column {names[price]!r}{also}")
+    if series is None:
+        head.said += [f"not used: {words}"] if (words := head.words(left - {price})) else []
     return Layout(
         time=time,
         series_id=series,
@@ -283,6 +285,11 @@ class _Head:
         if len(found) == 1:
             self.said.append(f"series_id: column {self.names[found[0]]!r}")
         return found[0] if len(found) == 1 else None
+
+    def words(self, among: Collection[int]) -> str:
+        """List the columns that hold something, but no numbers."""
+        rest = (i for i in sorted(among) if not (self.numeric(i) or self.empty(i) or not self.bare[i]))
+        return ", ".join(self.names[i] for i in rest)
 
     def only(self, numeric: list[int]) -> int:
         """Take the only column of numbers as the price, or the first one of a file without header."""

@@ -79,40 +79,38 @@ class Moments:
     def said(self) -> str:
         """Say how the times are taken."""
         if self.unit is not None:
-            return f"epoch {_UNITS[self.unit][0]}, UTC"
+            return f"epoch {_UNITS[self.unit]}, UTC"
         zone = "UTC" if self.time_zone == "UTC" else f"{self.time_zone} -> UTC"
         return zone if self.kind == "typed" else f"{self.kind} ({self.example}), {zone}"
 
-    def moment(self, cell: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-        """Read cells of type `dtype` as a struct of `time`, `fold` and `note`.
+    def read(self, frame: pl.LazyFrame, cell: str, dtype: pl.DataType, to: str) -> pl.LazyFrame:
+        """Read the column `cell`, of type `dtype`, into a struct column `to` of `time`, `fold` and `note`.
 
-        Returns
-        -------
-        Expr
-            `time` in UTC, microseconds, null where the cell is missing or cannot be read; `fold`, a duration, is
-            what to add if this is the second time that the clocks show this; `note`, why it cannot be read.
+        `time` is in UTC, microseconds, null where the cell is missing or cannot be read; `fold`, a duration, is what to
+        add if this is the second time that the clocks show this; `note` tells why it cannot be read.
         """
         if self.kind == "epoch":
-            return self._epoch(cell, dtype)
-        if self.kind != "typed":
-            return self._written(cell.cast(pl.String))
+            return frame.with_columns(self._epoch(pl.col(cell), dtype).alias(to))
         if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
-            return _struct(cell.cast(UTC_TIME))
-        return self._local(cell.cast(pl.Datetime("us")), pl.lit(None, dtype=pl.Int64))
-
-    def _written(self, text: pl.Expr) -> pl.Expr:
-        """Read dates and clocks; the parts of a text are the groups of one pattern."""
-        parts = text.str.strip_chars().str.extract_groups(_pattern(self.kind))
-        naive = _date(parts).cast(pl.Datetime("us")) + pl.duration(microseconds=_clock(parts))
-        return self._local(naive, _offset(parts.struct.field("offset")))
+            return frame.with_columns(_struct(pl.col(cell).cast(UTC_TIME)).alias(to))
+        if self.kind == "typed":
+            naive = frame.with_columns(pl.col(cell).cast(pl.Datetime("us")).alias(to))
+            return naive.with_columns(self._local(pl.col(to), pl.lit(None, dtype=pl.Int64)).alias(to))
+        text = pl.col(cell).cast(pl.String).str.strip_chars()  # step by step: the engine repeats shared expressions
+        parts = frame.with_columns(text.str.extract_groups(_pattern(self.kind)).alias(to)).with_columns(
+            (_date(pl.col(to)).cast(pl.Datetime("us")) + pl.duration(microseconds=_clock(pl.col(to)))).alias("naive"),
+            _offset(pl.col(to).struct.field("offset")).alias("offset"),
+        )
+        local = self._local(pl.col("naive"), pl.col("offset"))
+        return parts.with_columns(local.alias(to)).drop("naive", "offset")
 
     def _local(self, naive: pl.Expr, offset: pl.Expr) -> pl.Expr:
         """Bring naive times to UTC: by their offset, microseconds, or where that is null by the zone."""
-        given = (naive - pl.duration(microseconds=offset)).dt.replace_time_zone("UTC")
+        given = (naive - pl.duration(microseconds=offset.fill_null(0))).dt.replace_time_zone("UTC")
         if self.time_zone == "UTC":
-            return _struct(pl.when(offset.is_null()).then(naive.dt.replace_time_zone("UTC")).otherwise(given))
+            return _struct(given)
         earliest, latest = (
-            naive.dt.replace_time_zone(self.time_zone, ambiguous=which, non_existent="null").cast(UTC_TIME)
+            naive.dt.replace_time_zone(self.time_zone, ambiguous=which, non_existent="null").dt.convert_time_zone("UTC")
             for which in ("earliest", "latest")
         )
         skipped = naive.is_not_null() & offset.is_null() & earliest.is_null()
@@ -299,13 +297,14 @@ def _form(cells: pl.Series, unit: Unit | None) -> Moments | None:
 
 def _valid(cells: pl.Series, forms: list[Moments]) -> list[int]:
     """Count the cells that each form can read."""
-    frame = cells.to_frame("cell").lazy()
-    return _counts(frame, forms, cells.dtype)
+    return _counts(cells.to_frame("cell").lazy(), forms, cells.dtype)
 
 
 def _counts(rows: pl.LazyFrame, forms: list[Moments], dtype: pl.DataType) -> list[int]:
-    read = (form.moment(pl.col("cell"), dtype).struct.field("time").count() for form in forms)
-    return list(rows.select(n.alias(str(i)) for i, n in enumerate(read)).collect(engine="streaming").row(0))
+    for i, form in enumerate(forms):
+        rows = form.read(rows, "cell", dtype, to=str(i))
+    counts = (pl.col(str(i)).struct.field("time").count().alias(str(i)) for i in range(len(forms)))
+    return list(rows.select(counts).collect(engine="streaming").row(0))
 
 
 def _order(rows: pl.LazyFrame, sample: pl.DataFrame) -> Kind | None:
@@ -328,8 +327,8 @@ def _order(rows: pl.LazyFrame, sample: pl.DataFrame) -> Kind | None:
 
 
 def _dated(sample: pl.DataFrame, form: Moments) -> pl.DataFrame:
-    time = form.moment(pl.col("cell"), sample.schema["cell"]).struct.field("time")
-    return sample.select("series", time.alias("time")).drop_nulls("time")
+    read = form.read(sample.lazy(), "cell", sample.schema["cell"], to="read").collect()
+    return read.select("series", pl.col("read").struct.field("time")).drop_nulls("time")
 
 
 def _disorder(read: pl.DataFrame) -> float:

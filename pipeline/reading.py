@@ -24,6 +24,9 @@ from pipeline.plain_text import COMPRESSED
 from pipeline.rows import READ
 from pipeline.tables import DELIMITED, ENDINGS, JSON_LINES, Format, Table, ending, open_table
 
+_KEPT = ("line", "broken", "time", "time text")
+_NEVER = pl.struct(pl.lit(None, dtype=READ["time"]).alias("time"), pl.lit(None, dtype=pl.String).alias("note"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -92,14 +95,14 @@ def read(path: Path, index: int, columns: Columns, form: Format, workspace: Path
     said = [*table.said, *layout.said]
     if not layout.wide and layout.series_id is None:
         said.append(f"series_id: {source.stem!r}, after the name of the file")
-    moment, said_of_time = source.moment("time", layout.time)
-    known, said_of_known = None, None
+    timed, words = source.timed(table.frame, "time", layout.time)
+    said.append(words)
     if layout.available_time is not None:
-        known, said_of_known = source.moment("available_time", (layout.available_time,))
+        timed, words = source.timed(timed, "available_time", (layout.available_time,))
+        said.append(words)
     numbers = source.numerals()
-    timed = _timed(table.frame, moment, known)
+    said += [numbers.said] if numbers.said else []
     rows = source.wide(timed, numbers.decimal) if layout.wide else source.long(timed, numbers.decimal)
-    said += [words for words in (said_of_time, said_of_known, numbers.said) if words]
     typed = rows.with_columns(pl.lit(index, dtype=pl.UInt32).alias("file"))
     return Reading(rows=typed.select(*READ, *columns.values), said=tuple(said))
 
@@ -123,9 +126,9 @@ class _Source:
         """Type of the cells of a column."""
         return self.table.sample.schema[f"c{i}"]
 
-    def moment(self, role: str, columns: tuple[int, ...]) -> tuple[pl.Expr, str]:
-        """Give an expression for the times in one or two columns, a struct with their text, and how they are taken."""
-        cell, dtype = pl.col(f"c{columns[0]}"), self.dtype(columns[0])
+    def timed(self, frame: pl.LazyFrame, role: str, columns: tuple[int, ...]) -> tuple[pl.LazyFrame, str]:
+        """Add the times in one or two columns, as the struct `role` and `role text`; and say how they are taken."""
+        cell, dtype, text = pl.col(f"c{columns[0]}"), self.dtype(columns[0]), f"{role} text"
         if len(columns) == 2:
             cell = moments.joined(cell, pl.col(f"c{columns[1]}"), self.table.sample[f"c{columns[1]}"])
             dtype = pl.String()
@@ -138,11 +141,11 @@ class _Source:
             unit=self.form.unit,
             day_first=self.form.day_first,
         )
-        read = form.moment(cell, dtype)
-        there = ~missing(cell) if dtype == pl.String else cell.is_not_null()
-        parts = (read.struct.field(part) for part in ("time", "fold", "note"))
-        text = pl.when(there).then(cell.cast(pl.String)).alias("text")
-        return pl.struct(*parts, text), f"{role} as {form.said}"
+        read = form.read(frame.with_columns(cell.alias(text)), text, dtype, to=role)
+        there = ~missing(pl.col(text)) if dtype == pl.String else pl.col(text).is_not_null()
+        return read.with_columns(
+            pl.when(there).then(pl.col(text).cast(pl.String)).alias(text)
+        ), f"{role} as {form.said}"
 
     def numerals(self) -> numerals.Numerals:
         """Find how the numbers are written, unless the user says it."""
@@ -155,31 +158,27 @@ class _Source:
         """Type a table with a row for each price."""
         numeric = {self.table.names[i]: i for i in self.layout.values} | {"price": self.layout.prices[0]}
         typed = timed.select(
-            "line",
-            "broken",
-            "moment",
-            "known",
+            *_KEPT,
+            pl.col("^available_time( text)?$"),
             self._series().alias("series_id"),
-            *(self._number(pl.col(f"c{i}"), i, decimal).alias(name) for name, i in numeric.items()),
-            *(_bad(name, pl.col(f"c{i}"), self._number(pl.col(f"c{i}"), i, decimal)) for name, i in numeric.items()),
+            *(self._number(i, decimal).alias(name) for name, i in numeric.items()),
+            *(pl.col(f"c{i}").cast(pl.String).alias(f"{name} text") for name, i in numeric.items()),
         )
         return _finished(typed, tuple(numeric))
 
     def wide(self, timed: pl.LazyFrame, decimal: Decimal) -> pl.LazyFrame:
         """Type a table with a column for each series; cells come line by line, in the order of the columns."""
         names = [self.table.names[i].strip() for i in self.layout.prices]
-        text = any(self.dtype(i) == pl.String for i in self.layout.prices)
-        cells = pl.concat_list(
-            (pl.col(f"c{i}") if text else self._number(pl.col(f"c{i}"), i, decimal)).cast(
-                pl.String if text else pl.Float64
-            )
-            for i in self.layout.prices
+        prices = pl.concat_list(self._number(i, decimal) for i in self.layout.prices)
+        texts = pl.concat_list(pl.col(f"c{i}").cast(pl.String) for i in self.layout.prices)
+        listed = timed.select(
+            *_KEPT,
+            pl.col("^available_time( text)?$"),
+            prices.alias("price"),
+            texts.alias("price text"),
+            pl.lit(pl.Series([names])).first().alias("series_id"),
         )
-        listed = timed.select("line", "broken", "moment", "known", cells.alias("cell"))
-        named = listed.with_columns(pl.lit(pl.Series([names])).first().alias("series_id")).explode("series_id", "cell")
-        cell = pl.col("cell")
-        price = number(cell, decimal) if text else cell
-        return _finished(named.with_columns(price.alias("price"), _bad("price", cell, price)), ("price",))
+        return _finished(listed.explode("series_id", "price", "price text"), ("price",))
 
     def _series(self) -> pl.Expr:
         """Give the name of the series of a row; null where it has none."""
@@ -192,8 +191,8 @@ class _Source:
         name = pl.col(f"c{i}").cast(pl.String).str.strip_chars()
         return pl.when(name != "").then(name)
 
-    def _number(self, cell: pl.Expr, i: int, decimal: Decimal) -> pl.Expr:
-        dtype = self.dtype(i)
+    def _number(self, i: int, decimal: Decimal) -> pl.Expr:
+        dtype, cell = self.dtype(i), pl.col(f"c{i}")
         if dtype == pl.String:
             return number(cell, decimal)
         if not (dtype.is_numeric() or dtype == pl.Null):
@@ -201,50 +200,37 @@ class _Source:
         return cell.cast(pl.Float64)
 
 
-def _timed(frame: pl.LazyFrame, moment: pl.Expr, known: pl.Expr | None) -> pl.LazyFrame:
-    """Add the structs `moment` and `known`; without `known` all its fields are null."""
-    nothing = pl.struct(
-        pl.lit(None, dtype=READ["time"]).alias("time"),
-        *(pl.lit(None, dtype=pl.String).alias(part) for part in ("note", "text")),
-    )
-    return frame.with_columns(moment.alias("moment"), (nothing if known is None else known).alias("known"))
-
-
-def _bad(name: str, cell: pl.Expr, read: pl.Expr) -> pl.Expr:
-    """Show a cell that is there and was not read, as the column `bad` and the name."""
-    text = cell.cast(pl.String)
-    return pl.when(read.is_null() & ~missing(text)).then(_shown(name, text)).alias(f"bad {name}")
-
-
-def _shown(name: str, text: pl.Expr) -> pl.Expr:
-    return pl.concat_str(pl.lit(f"{name} '"), text, pl.lit("'"))
-
-
 def _finished(typed: pl.LazyFrame, numeric: Iterable[str]) -> pl.LazyFrame:
-    """Put together what could not be read of each row, and take the times out of their structs."""
-    time, known = pl.col("moment").struct, pl.col("known").struct
-    note = pl.concat_str(pl.lit(" ("), time.field("note"), pl.lit(")")).fill_null("")
-    late = known.field("time").is_null() & known.field("text").is_not_null()
-    faults = (
-        pl.when(pl.col("series_id").is_null()).then(pl.lit("no series")),
-        pl.when(time.field("text").is_null())
-        .then(pl.lit("no time"))
-        .when(time.field("time").is_null())
-        .then(_shown("time", time.field("text")) + note),
-        pl.when(late).then(_shown("available_time", known.field("text"))),
-        *(pl.col(f"bad {name}") for name in numeric),
-    )
-    said = pl.concat_str(*faults, separator="; ", ignore_nulls=True)
-    whole = pl.when(pl.col("broken").is_not_null()).then(_shown("line", pl.col("broken"))).when(said != "").then(said)
-    return typed.select(
+    """Put together what could not be read of each row, and take the times out of their structs.
+
+    Beside each column, "<name> text" shows the cell that it was read from.
+    """
+    if "available_time" not in typed.collect_schema():
+        typed = typed.with_columns(pl.lit(None).alias("available_time text"), _NEVER.alias("available_time"))
+    faults = [pl.when(pl.col("series_id").is_null()).then(pl.lit("no series"))]
+    faults += [pl.when(pl.col("time text").is_null()).then(pl.lit("no time"))]
+    for role in ("time", "available_time"):
+        note = pl.concat_str(pl.lit(" ("), pl.col(role).struct.field("note"), pl.lit(")")).fill_null("")
+        faults.append(pl.when(pl.col(role).struct.field("time").is_null()).then(_shown(role) + note))
+    for name in numeric:
+        unread = pl.col(name).is_null() & ~missing(pl.col(f"{name} text"))
+        faults.append(pl.when(unread).then(_shown(name)))
+    said = typed.with_columns(pl.concat_str(*faults, separator="; ", ignore_nulls=True).alias("unreadable"))
+    broken = pl.when(pl.col("broken").is_not_null()).then(pl.concat_str(pl.lit("line '"), "broken", pl.lit("'")))
+    return said.select(
         "line",
         "series_id",
-        time.field("time"),
-        time.field("fold"),
-        known.field("time").alias("available_time"),
+        pl.col("time").struct.field("time"),
+        pl.col("time").struct.field("fold"),
+        pl.col("available_time").struct.field("time").alias("available_time"),
         *(pl.when(pl.col(name).is_finite()).then(name).alias(name) for name in numeric),
-        whole.alias("unreadable"),
+        pl.coalesce(broken, pl.when(pl.col("unreadable") != "").then("unreadable")).alias("unreadable"),
     )
+
+
+def _shown(name: str) -> pl.Expr:
+    """Show the text that a column was read from; null where there was none."""
+    return pl.concat_str(pl.lit(f"{name} '"), f"{name} text", pl.lit("'"))
 
 
 def _files(path: str) -> list[Path]:
