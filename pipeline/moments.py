@@ -27,10 +27,9 @@ Kind = Literal["typed", "compact", "year first", "day first", "month first", "da
 _YEAR, _MONTH, _DAY = r"(?P<year>\d{4})", r"(?P<month>\d{1,2})", r"(?P<day>\d{1,2})"
 _ABBREVIATIONS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAME = rf"(?P<month>(?i:{'|'.join(_ABBREVIATIONS)})[a-z]*)\.?"
-_CLOCK = (
-    r"(?P<hour>[01]?\d|2[0-3]):?(?P<minute>[0-5]\d)(?::?(?P<second>[0-5]\d)(?:[.,:]?(?P<fraction>\d+))?)?"
-    r" ?(?P<half>[AaPp]\.?[Mm]\.?)?"
-)
+_AFTER_HOUR = r":?(?P<minute>[0-5]\d)(?::?(?P<second>[0-5]\d)(?P<fraction>[.,:]\d+)?)? ?(?P<half>[AaPp]\.?[Mm]\.?)?"
+_CLOCK = rf"(?P<hour>2[0-3]|[01]?\d){_AFTER_HOUR}"
+_COMPACT_CLOCK = r"(?P<hour>2[0-3]|[01]\d)" + _AFTER_HOUR.replace(r"[.,:]\d+", r"[.,]\d+|(?:\d{3})+")
 _OFFSET = r"(?P<offset>Z|z|UTC|GMT|[+-](?:0\d|1[0-8])(?::?[0-5]\d)?)"
 _DATES: dict[Kind, str] = {
     "compact": r"(?P<year>1[6-9]\d\d|2[0-2]\d\d)(?P<month>\d\d)(?P<day>\d\d)",
@@ -216,8 +215,8 @@ def joined(date: pl.Expr, clock: pl.Expr, clocks: pl.Series) -> pl.Expr:
 
 
 def _pattern(kind: Kind) -> str:
-    between = "[T _]?" if kind == "compact" else "[T, ]+"
-    return rf"^{_DATES[kind]}(?:{between}{_CLOCK}(?: ?{_OFFSET})?)?$"
+    between, clock = ("[T _]?", _COMPACT_CLOCK) if kind == "compact" else ("[T, ]+", _CLOCK)
+    return rf"^{_DATES[kind]}(?:{between}{clock}(?: ?{_OFFSET})?)?$"
 
 
 def _date(parts: pl.Expr) -> pl.Expr:
@@ -238,7 +237,8 @@ def _clock(parts: pl.Expr) -> pl.Expr:
     )
     half = parts.struct.field("half").str.slice(0, 1).str.to_lowercase()
     hour = pl.when(half.is_null()).then(hour).otherwise(hour % 12 + pl.when(half == "p").then(12).otherwise(0))
-    fraction = parts.struct.field("fraction").str.slice(0, 6).str.pad_end(6, "0").cast(pl.Int64).fill_null(0)
+    digits = parts.struct.field("fraction").str.strip_chars_start(".,:").str.slice(0, 6)
+    fraction = digits.str.pad_end(6, "0").cast(pl.Int64).fill_null(0)
     return ((hour * 60 + minute) * 60 + second) * 1_000_000 + fraction
 
 

@@ -157,7 +157,8 @@ def _columnar(path: Path, scan: pl.LazyFrame) -> Table:
 def _lines(path: Path) -> pl.LazyFrame:
     """Scan a text file: `line` from 1, `text`, without the byte-order mark."""
     scan = pl.scan_lines(path, name="text", row_index_name="line", row_index_offset=1, glob=False)
-    return scan.with_columns(pl.col("line").cast(pl.Int64), pl.col("text").str.strip_prefix("\ufeff"))
+    line, text = pl.col("line").cast(pl.Int64), pl.col("text")
+    return scan.with_columns(line, pl.when(line == 1).then(text.str.strip_prefix("\ufeff")).otherwise(text))
 
 
 def _delimited(path: Path, lines: pl.LazyFrame, form: Format) -> Table:

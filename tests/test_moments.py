@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import SchemaError
@@ -65,6 +65,7 @@ def test_a_moment_is_read_in_any_form(text: str) -> None:
     assert _read([text])["time"].to_list() == [_LATE]
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.datetimes(datetime(1678, 1, 1), datetime(2261, 1, 1)), min_size=1, max_size=5),
     st.sampled_from(["%d/%m/%Y %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S.%fZ", "%d-%b-%Y %H:%M:%S.%f", "%Y%m%d%H%M%S%f"]),
@@ -75,6 +76,7 @@ def test_what_is_written_is_read_back(times: list[datetime], form: str) -> None:
     assert _read(cells, day_first=True)["time"].to_list() == [time.replace(tzinfo=UTC) for time in times]
 
 
+@settings(max_examples=40)
 @given(st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)), st.sampled_from(["s", "ms", "us", "ns"]))
 def test_epochs_are_read_exactly_as_numbers_and_as_text(time: datetime, unit: Unit) -> None:
     """The size of an epoch tells its unit, and whole ones lose no digit."""
@@ -147,6 +149,7 @@ def test_a_local_time_that_comes_twice_is_the_first_and_says_when_the_second_is(
     ]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.datetimes(datetime(1990, 1, 1), datetime(2030, 1, 1)), min_size=1, max_size=20))
 def test_local_times_agree_with_the_zone_of_python(times: list[datetime]) -> None:
     """Every local time that exists is one of the two moments that Python knows for it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import ConfigError, DataError, SchemaError
@@ -81,6 +81,7 @@ def _written(price: float | None, decimal: str, grouped: bool) -> str:
     return text if decimal == "." else text.translate(str.maketrans(".,", ",."))
 
 
+@settings(max_examples=60)
 @given(
     prices=_prices(),
     delimiter=st.sampled_from(",;\t|"),
@@ -125,6 +126,7 @@ def test_what_is_written_in_any_dialect_is_read_back(
     assert reading.rows.collect(engine="in-memory").equals(rows)
 
 
+@settings(max_examples=20)
 @given(prices=_prices(), ending=st.sampled_from([".parquet", ".pq", ".arrow", ".feather", ".ipc"]), wide=st.booleans())
 def test_typed_files_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, prices: pl.DataFrame, ending: str, wide: bool
@@ -187,6 +189,7 @@ def test_cells_that_cannot_be_read_are_shown_with_their_line(tmp_path: Path) -> 
     assert rows["available_time"][6] == datetime(2019, 1, 6, tzinfo=UTC)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), max_size=12), max_size=8))
 def test_every_line_is_a_row_whatever_it_holds(tmp_path_factory: pytest.TempPathFactory, junk: list[str]) -> None:
     """Lines of junk among good ones are unreadable rows or comments or blank, and the good ones are not harmed."""
@@ -267,6 +270,14 @@ def test_a_strange_byte_beyond_the_head_does_not_spoil_the_names(tmp_path: Path)
     text = "series_id,time,price\n" + "A,2019-01-01,1\n" * 100_000 + "Müller,2019-01-01,1\n"
     rows = _rows(text.encode("cp1252"), tmp_path)
     assert rows["series_id"][-1] == "Müller"
+
+
+def test_wide_characters_without_a_mark_are_recognised(tmp_path: Path) -> None:
+    """UTF-16 is known by its zero bytes, whichever comes first; a single zero byte is no sign of it."""
+    text = "time,price\n2019-01-01,1\n2019-01-02,2\n"
+    for encoding in ("utf-16-le", "utf-16-be"):
+        assert _rows(text.encode(encoding), tmp_path)["price"].to_list() == [1, 2]
+    assert _rows(text + "\0,3\n", tmp_path)["unreadable"].to_list() == [None, None, "time '\0'"]
 
 
 def test_a_head_that_is_well_formed_does_not_bind_what_follows(tmp_path: Path) -> None:
