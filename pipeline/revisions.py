@@ -70,13 +70,13 @@ def revised(held: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        `series_id`, `time`, for each value `old_<value>` and `new_<value>`, and `available_time` of the new ones.
+        `KEY` of the new rows, and for each value `old_<value>` and `new_<value>`.
     """
     values = [c for c in fresh.columns if c not in KEY]
     pairs = [e for c in values for e in (pl.col(c).shift(1).alias(f"old_{c}"), pl.col(c).alias(f"new_{c}"))]
     again = pl.all_horizontal(_NEW, *_equals(1, "series_id", "time"))
     rows = _stacked(held, fresh, "time", "available_time")
-    return rows.select("series_id", "time", *pairs, "available_time", again.alias(_NEW)).filter(_NEW).drop(_NEW)
+    return rows.select(*KEY, *pairs, again.alias(_NEW)).filter(_NEW).drop(_NEW)
 
 
 def _equals(shift: int, *columns: str) -> list[pl.Expr]:

@@ -57,14 +57,13 @@ class WriteResult:
     revisions : int
         Of those added, the ones that follow another vintage of their (series, time).
     revised : DataFrame
-        The first `REVISED_KEPT` of the revisions: `series_id`, `time`, for each value `old_<value>` and
-        `new_<value>`, and `available_time` of the new ones.
+        The first `REVISED_KEPT` of the revisions: `KEY`, and for each value `old_<value>` and `new_<value>`.
     """
 
     added: int
     unchanged: int
     revisions: int
-    revised: pl.DataFrame = field(default_factory=pl.DataFrame, compare=False, repr=False)
+    revised: pl.DataFrame = field(default_factory=_KEY_SCHEMA.to_frame, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
