@@ -308,9 +308,9 @@ def merged(parts: Sequence[Sequence[Found]]) -> tuple[Found, ...]:
 
 
 def _sum(parts: Sequence[Found]) -> Found:
-    def place(example: Example) -> tuple[bool, int, bool, int]:
+    def place(example: Example) -> tuple[object, ...]:
         file, line = example.file, example.line
-        return file is None, file or 0, line is None, line or 0
+        return file is None, file or 0, line is None, line or 0, example.series_id or "", str(example.time)
 
     series: dict[str, int] = {}
     for part in parts:
@@ -341,7 +341,7 @@ class _Desk:
         met = (
             rows.with_columns(text.alias("note")).filter(at) if at.any() else rows.clear().with_columns(note=pl.lit(""))
         )
-        first = met.sort("file", "line", ORDER, nulls_last=True).head(EXAMPLES)
+        first = met.sort("file", "line", "series_id", "time", nulls_last=True).head(EXAMPLES)
         self._found[name] = Found(
             name=name,
             count=met.height,
@@ -402,9 +402,11 @@ def _settled_rows(desk: _Desk, rows: pl.DataFrame) -> pl.DataFrame:
     rows = ordered(read, *_KEY[1:], ORDER)
     rows = rows.with_columns(pl.when(pl.col("price").is_finite()).then("price").alias("price"))
     null = rows["price"].is_null()
-    rows = (desk.carry if desk.policy.null == "fill" else desk.take)("null", rows, null)
+    filled = desk.policy.null == "fill"
+    rows = desk.carry("null", rows, null) if filled else desk.take("null", rows, null, refused=True)
     below = _at(rows, pl.col("price") <= 0)
-    return desk.take("non_positive", rows, below, 'transform = "asinh" needs ingest.policy.non_positive = "keep"')
+    note = 'transform = "asinh" needs ingest.policy.non_positive = "keep"'
+    return desk.take("non_positive", rows, below, note, refused=True)
 
 
 def _settled_keys(desk: _Desk, rows: pl.DataFrame) -> pl.DataFrame:

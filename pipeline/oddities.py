@@ -89,9 +89,9 @@ def oddities(prices: pl.DataFrame, *, jump_scales: float, whole: pl.Series) -> p
     """
     moves = _moves(prices)
     power = _power(moves.log)
-    log_usual = np.fmax(_usual(moves.log, moves, power), _FLOOR)
+    log_usual = np.maximum(_usual(moves.log, moves, power), _FLOOR)
     floor = _FLOOR * np.abs(np.concatenate([moves.price[:1], moves.price[:-1]]))
-    usual = np.fmax(_usual(moves.difference, moves, power), floor)
+    usual = np.maximum(_usual(moves.difference, moves, power), floor)
     size = np.fmin(np.abs(moves.log) / log_usual, np.abs(moves.difference) / usual)
     odd = _lonely(moves, size, jump_scales)
     away = _away(moves, np.where(odd, power, 0))
@@ -121,8 +121,11 @@ def flat(prices: pl.DataFrame) -> pl.DataFrame:
     DataFrame
         A row for each of `prices`: `length`, and `place`, 0 for the first row of its stretch.
     """
-    stretch = pl.struct("series_id", "price").rle_id()
-    return prices.select(pl.len().over(stretch).alias("length"), pl.int_range(pl.len()).over(stretch).alias("place"))
+    moves = _moves(prices)
+    start = np.flatnonzero(moves.difference != 0)  # NaN, at the first row of a series, is not 0
+    length = np.diff(np.append(start, prices.height))
+    place = np.arange(prices.height) - np.repeat(start, length)
+    return pl.DataFrame({"length": np.repeat(length, length), "place": place})
 
 
 def _moves(prices: pl.DataFrame) -> _Moves:
