@@ -24,6 +24,8 @@ DELIMITERS = {"\t": "tab", ";": "';'", "|": "'|'", ",": "','"}
 """The known delimiters and what to call them, the least likely inside a field first."""
 
 _STEADY = 0.9
+_BODY = 200
+"""Rows that are compared with the first one to tell whether it is a header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,11 @@ def recognise(lines: Iterable[str], *, where: str, delimiter: str | None = None,
     if not kept.height:
         raise DataError(f"{where} is empty: it has no line but blank ones and comments.")
     start, width = _start(kept, where)
-    body = [fields for fields in kept["fields"][start:].to_list() if fields is not None and len(fields) == width]
+    body = [
+        fields
+        for fields in kept["fields"][start : start + _BODY].to_list()
+        if fields is not None and len(fields) == width
+    ]
     named = _named(body) if header is None else header
     if named and kept.height == start + 1:
         raise DataError(f"{where} has a header but no rows: {kept['text'][start]!r} is all there is.")

@@ -39,12 +39,14 @@ _DATES: dict[Kind, str] = {
     "day and name": rf"{_DAY}[-/. ]?{_NAME}[-/., ]*(?P<year>\d{{4}}|\d\d)",
     "name and day": rf"{_NAME} ?{_DAY},? {_YEAR}",
 }
-_MONTHS = {name: f"{i:02d}" for i, name in enumerate(_ABBREVIATIONS, start=1)}
 _UNITS: dict[Unit, str] = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 _MICROSECONDS: dict[Unit, float] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 _FIRST, _LAST = datetime(1677, 1, 1, tzinfo=UTC), datetime(2262, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 _CLEAR = 10.0
 """How many times better one reading must be than the other to decide whether the day or the month is first."""
+
+_ENOUGH = 500
+"""Cells that tell whether a column holds times."""
 
 SAMPLE = 10_000
 """Rows at the head of a file from which its form is recognised."""
@@ -97,7 +99,9 @@ class Moments:
             return naive.with_columns(self._local(pl.col(to), pl.lit(None, dtype=pl.Int64)).alias(to))
         text = pl.col(cell).cast(pl.String).str.strip_chars()  # step by step: the engine repeats shared expressions
         parts = frame.with_columns(text.str.extract_groups(_pattern(self.kind)).alias(to)).with_columns(
-            (_date(pl.col(to)).cast(pl.Datetime("us")) + pl.duration(microseconds=_clock(pl.col(to)))).alias("naive"),
+            (_date(pl.col(to), self.kind).cast(pl.Datetime("us")) + pl.duration(microseconds=_clock(pl.col(to)))).alias(
+                "naive"
+            ),
             _offset(pl.col(to).struct.field("offset")).alias("offset"),
         )
         local = self._local(pl.col("naive"), pl.col("offset"))
@@ -187,8 +191,13 @@ def recognise(
 
 def is_time(cells: pl.Series) -> bool:
     """Tell whether a column holds times: nine in ten of the cells that are there."""
-    form = _form(cells, None)
-    return form is not None and _valid(cells, [form])[0] >= 0.9 * _there(cells).len()
+    there = _there(cells).head(_ENOUGH)
+    if there.dtype == pl.String or there.dtype.is_numeric():
+        count = there.cast(pl.Float64, strict=False).abs()
+        if not count.is_null().any() and not (count >= 1e7).any():
+            return False  # numbers too small to be anything but numbers
+    form = _form(there, None)
+    return form is not None and _valid(there, [form])[0] >= 0.9 * there.len()
 
 
 def is_clock(cells: pl.Series) -> bool:
@@ -219,15 +228,16 @@ def _pattern(kind: Kind) -> str:
     return rf"^{_DATES[kind]}(?:{between}{clock}(?: ?{_OFFSET})?)?$"
 
 
-def _date(parts: pl.Expr) -> pl.Expr:
+def _date(parts: pl.Expr, kind: Kind) -> pl.Expr:
     """Put year, month and day together; null where there is no such day."""
     year, month, day = (parts.struct.field(name) for name in ("year", "month", "day"))
     century = pl.when(year.cast(pl.Int32) < 70).then(pl.lit("20")).otherwise(pl.lit("19"))
     year = pl.when(year.str.len_chars() == 2).then(century + year).otherwise(year)
-    named = month.str.slice(0, 3).str.to_lowercase().replace_strict(_MONTHS, default=None, return_dtype=pl.String)
-    number = pl.coalesce(named, month.str.zfill(2))
+    if kind in ("day and name", "name and day"):  # not by replace_strict, for which the engine would hold all rows
+        name = month.str.slice(0, 3).str.to_lowercase()
+        month = pl.coalesce(pl.when(name == m).then(pl.lit(str(i))) for i, m in enumerate(_ABBREVIATIONS, start=1))
     filled = pl.when(year.is_not_null()).then(day.str.zfill(2).fill_null("01"))
-    return pl.concat_str([year, number, filled]).str.to_date("%Y%m%d", strict=False)
+    return pl.concat_str([year, month.str.zfill(2), filled]).str.to_date("%Y%m%d", strict=False)
 
 
 def _clock(parts: pl.Expr) -> pl.Expr:
