@@ -480,7 +480,7 @@ def _settled_stretches(desk: _Desk, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _settled_gaps(desk: _Desk, rows: pl.DataFrame, calendars: Calendars) -> tuple[pl.DataFrame, dict[str, str]]:
     """Meet missing moments; give the rows and the calendars in words."""
-    followed = follow(rows.select(WHEN.names()).unique(maintain_order=True), calendars)
+    followed = follow(rows.select(WHEN.names()).filter(~_same(1, *_MOMENT)), calendars)
     files = rows.group_by("series_id").agg(pl.col("file").first())
     holes = followed.missing.join(files, on="series_id", how="left", maintain_order="left")
     holes = pl.concat([rows.clear(), holes.with_columns(fold=pl.duration())], how="diagonal_relaxed")
