@@ -1,25 +1,23 @@
 """The command line: every verb is a step or the whole order of them, and runs without Prefect.
 
-Comes in: arguments. Goes out: text, files, and an exit code by class of error (`models/errors.py`). Heavy libraries
-are imported inside the verbs, so that `--help` answers at once.
+Comes in: arguments. Goes out: text or JSON, files, and an exit code by class of error (`models/errors.py`). Heavy
+libraries are imported inside the verbs, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from flows import data_commands
+from flows.options import AsJson, ConfigFile, Folder, Model, Settings, answer, console, served, settled, store
 from models.errors import StatecastError
 
 if TYPE_CHECKING:
     from io import BufferedReader
-
-    from pipeline.config import Config
-    from pipeline.session import Session
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it."""
@@ -32,46 +30,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="TOML file that holds only differences from the defaults.")
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", metavar="NAME=VALUE", help="One setting, such as fit.training.epochs=20. May repeat."),
-]
-Folder = Annotated[
-    Path | None, typer.Option("--folder", "-f", help="Data folder; left out: .statecast, or as configured.")
-]
-Model = Annotated[str, typer.Argument(help="Name of the model: last_value, drift, ar, ar_t, garch, rnn, lstm, gru.")]
-
-
-def settled(config: Path | None, settings: list[str] | None, folder: Path | None) -> Config:
-    """Read the settings: defaults, then the file, then the command line."""
-    from rich.console import Console
-
-    with Console(stderr=True).status("starting"):
-        from pipeline import steps  # noqa: F401  the heavy libraries, while something moves on the terminal
-        from pipeline.config import Config
-        from pipeline.settings import assignments, load
-    # polars puts a handler of its own in front, under which a read that waits for ticks would not be interrupted
-    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
-    overrides = assignments(settings or [])
-    if folder is not None:
-        overrides["folder"] = str(folder)
-    return load(Config, config if config is not None else {}, overrides)
-
-
-def served(model: Path | None, config: Config) -> Session:
-    """Open the model file named, or the champion."""
-    from pipeline import champions
-    from pipeline.session import Session
-
-    return Session.load(model) if model else champions.load(config.folder / "champions", config.champion)
-
 
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--folder", "-f", help="Data folder.")] = Path(".statecast/demo"),
+    as_json: AsJson = False,
 ) -> None:
     """Run the whole way once on real prices that come with a dependency (S&P 500, NASDAQ, WTI).
 
@@ -80,43 +43,49 @@ def demo(
 
     Example: statecast demo
     """
-    from flows.demo import run_demo
+    from flows.demo import run_demo, told_demo
 
-    run_demo(folder)
+    result = run_demo(folder, console(as_json))
+    answer(as_json, result, lambda: told_demo(result))
 
 
 @app.command()
 def ingest(
     paths: Annotated[
-        list[str] | None, typer.Argument(help='CSV or Parquet files in long form, or "sample". Default: as configured.')
+        list[str] | None, typer.Argument(help="Files, folders, globs, or a source by name. Left out: as configured.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is found, and write nothing.")] = False,
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Read prices through named policies into the store; the same rows again change nothing.
 
-    Example: statecast ingest prices.csv --set ingest.columns.price=close --set ingest.columns.series_id=symbol
+    Files are CSV, TSV, JSON lines, Parquet or Arrow, also compressed, long (a row a price) or wide (a column a series);
+    folders and globs are searched. What is recognised in them is said, and every guess can be replaced by a setting
+    (ingest.columns, ingest.format). In place of files: `sample` for bundled prices, `epf PATH` for the electricity
+    benchmark as published, `yfinance AAPL MSFT` and `ccxt BTC/USDT` for prices from the net.
+
+    Example: statecast ingest prices.csv --set ingest.columns.price=close --set ingest.policy.spike=drop
     """
     from dataclasses import replace
 
-    from rich.console import Console
-
-    from flows.screen import Screen, ingest_table
+    from flows.screen import Screen, told_ingest
     from pipeline import steps
 
     chosen = settled(config, settings, folder)
     if paths:
         chosen = replace(chosen, ingest=replace(chosen.ingest, paths=tuple(paths)))
-    with Screen() as screen:
-        screen.begins("reading prices")
-        report, written = steps.ingest(chosen)
-    Console().print(ingest_table(report))
-    typer.echo(f"{written.added} rows added, {written.unchanged} already there: {chosen.folder / 'prices'}")
+    with Screen(console(as_json)) as screen:
+        result = steps.ingest(chosen, screen.begins, dry=dry_run)
+    answer(as_json, result, lambda: told_ingest(result, chosen.folder / "prices"))
 
 
 @app.command()
-def train(model: Model, config: ConfigFile = None, settings: Settings = None, folder: Folder = None) -> None:
+def train(
+    model: Model, config: ConfigFile = None, settings: Settings = None, folder: Folder = None, as_json: AsJson = False
+) -> None:
     """Fit one model on the prices in the store; a network killed on the way goes on from its last epoch.
 
     Example: statecast train lstm --set fit.network.hidden=48
@@ -126,14 +95,18 @@ def train(model: Model, config: ConfigFile = None, settings: Settings = None, fo
     from pipeline.fitting import NETWORKS
 
     chosen = settled(config, settings, folder)
-    with Screen() as screen:
+    with Screen(console(as_json)) as screen:
         screen.begins(f"fitting {model}", chosen.fit.training.epochs if model in NETWORKS else 0)
         seconds = steps.train(chosen, model, screen.epoch)
-    typer.echo(f"{model} fitted in {seconds:.1f} s: {chosen.folder / 'models' / model}.safetensors")
+    file = chosen.folder / "models" / f"{model}.safetensors"
+    told = {"model": model, "seconds": seconds, "file": file}
+    answer(as_json, told, lambda: typer.echo(f"{model} fitted in {seconds:.1f} s: {file}"))
 
 
 @app.command()
-def backtest(model: Model, config: ConfigFile = None, settings: Settings = None, folder: Folder = None) -> None:
+def backtest(
+    model: Model, config: ConfigFile = None, settings: Settings = None, folder: Folder = None, as_json: AsJson = False
+) -> None:
     """Walk a fitted model forward over the test split, every origin in one stateful pass.
 
     Example: statecast backtest lstm
@@ -142,33 +115,32 @@ def backtest(model: Model, config: ConfigFile = None, settings: Settings = None,
     from pipeline import steps
 
     chosen = settled(config, settings, folder)
-    with Screen() as screen:
+    with Screen(console(as_json)) as screen:
         screen.begins(f"walking {model} forward")
         forecasts = steps.backtest(chosen, model)
-    typer.echo(f"{len(forecasts):,} forecasts: {chosen.folder / 'forecasts' / model}.parquet")
+    file = chosen.folder / "forecasts" / f"{model}.parquet"
+    told = {"model": model, "forecasts": len(forecasts), "file": file}
+    answer(as_json, told, lambda: typer.echo(f"{len(forecasts):,} forecasts: {file}"))
 
 
 @app.command()
-def compare(config: ConfigFile = None, settings: Settings = None, folder: Folder = None) -> None:
+def compare(
+    config: ConfigFile = None, settings: Settings = None, folder: Folder = None, as_json: AsJson = False
+) -> None:
     """Score and test all configured models on identical origins, and log the result to MLflow.
 
     Example: statecast compare --set 'models=["last_value", "ar", "garch", "lstm"]'
     """
-    from rich.console import Console
-
-    from flows.screen import Screen, comparison_table
+    from flows.screen import Screen, told_comparison
     from pipeline import steps
 
     chosen = settled(config, settings, folder)
-    with Screen() as screen:
+    with Screen(console(as_json)) as screen:
         screen.begins("comparing models")
         result = steps.compare(chosen)
         screen.begins("recording in MLflow")
         run = steps.record(chosen)
-    Console().print(comparison_table(result.rows))
-    typer.echo(f"decision: {result.decision.model}: {result.decision.reason}\nMLflow run {run}")
-    for path in result.figures:
-        typer.echo(f"figure: {path}")
+    answer(as_json, {"run": run, "compared": result}, lambda: told_comparison(result, run))
 
 
 @app.command()
@@ -177,36 +149,35 @@ def promote(
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Carry out the decision of the last comparison: export, parity gate, registry, champions folder.
 
     Example: statecast promote
     """
-    from rich.console import Console
-
-    from flows.screen import Screen, champion_line
+    from flows.screen import Screen, told_champion
     from pipeline import steps
 
     chosen = settled(config, settings, folder)
-    with Screen() as screen:
+    with Screen(console(as_json)) as screen:
         screen.begins("exporting through the parity gate, and promoting")
         promoted = steps.promote(chosen, model)
-    Console().print(champion_line(promoted), highlight=False)
-    typer.echo(str(promoted.file))
+    answer(as_json, promoted, lambda: told_champion(promoted))
 
 
 @app.command()
-def rollback(config: ConfigFile = None, settings: Settings = None, folder: Folder = None) -> None:
+def rollback(
+    config: ConfigFile = None, settings: Settings = None, folder: Folder = None, as_json: AsJson = False
+) -> None:
     """Let the champion before the current one serve again; once more goes one further back.
 
     Example: statecast rollback
     """
-    from rich.console import Console
-
-    from flows.screen import champion_line
+    from flows.screen import told_champion
     from pipeline import steps
 
-    Console().print(champion_line(steps.rollback(settled(config, settings, folder))), highlight=False)
+    promoted = steps.rollback(settled(config, settings, folder))
+    answer(as_json, promoted, lambda: told_champion(promoted))
 
 
 @app.command()
@@ -216,6 +187,7 @@ def export(
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Export a fitted model as one self-contained ONNX step; a file that fails the parity gate is not written.
 
@@ -224,10 +196,10 @@ def export(
     from flows.screen import Screen
     from pipeline import steps
 
-    with Screen() as screen:
+    with Screen(console(as_json)) as screen:
         screen.begins(f"exporting {model} through the parity gate")
         steps.export_model(settled(config, settings, folder), model, out)
-    typer.echo(str(out))
+    answer(as_json, {"model": model, "file": out}, lambda: typer.echo(str(out)))
 
 
 @app.command()
@@ -247,11 +219,14 @@ def stream(
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Forecast after every tick: one state a series, one ONNX call a micro-batch.
 
     Example: echo '{"series": "SP500", "time": "2019-01-02", "price": 2510.03}' | statecast stream --warm
     """
+    import orjson
+
     from flows.screen import stream_line
     from pipeline import stream as streaming
 
@@ -274,7 +249,7 @@ def stream(
         resume=resume,
         history=history,
     )
-    typer.echo(stream_line(report), err=True)
+    typer.echo(orjson.dumps(report) if as_json else stream_line(report), err=True)
     if report.rejected:
         typer.echo(f"refused lines, with the reason: {dead_letters}", err=True)
     if not (warm or resume):
@@ -292,6 +267,7 @@ def replay(
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Drive the stream from the price store, as the past would have come, and say how fast and how well.
 
@@ -303,12 +279,12 @@ def replay(
     chosen = settled(config, settings, folder)
     session = served(model, chosen)
     out = out or chosen.folder / "replay.jsonl"
-    with Screen() as screen:
+    with Screen(console(as_json)) as screen:
         screen.begins("replaying the price store")
         replayed = replaying.replay(
             session, chosen.folder / "prices", out, days=days, ticks=ticks, config=chosen.stream
         )
-    typer.echo(f"{replay_line(replayed)}\n{out}")
+    answer(as_json, replayed, lambda: typer.echo(f"{replay_line(replayed)}\n{out}"))
 
 
 @app.command()
@@ -319,17 +295,16 @@ def retrain(
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Do everything in order: ingest, fit, walk forward, compare, record, promote.
 
     Example: statecast retrain --config desk.toml
     """
-    from rich.console import Console
-
-    from flows.screen import Screen, champion_line, comparison_table
+    from flows.screen import Screen, told_retrain
 
     chosen = settled(config, settings, folder)
-    with Screen() as screen:
+    with Screen(console(as_json)) as screen:
         if prefect:
             from flows.embedded import retrain_in_prefect
 
@@ -338,21 +313,83 @@ def retrain(
             from flows.retrain import retrain as in_order
 
             result = in_order(chosen, screen)
-    console = Console()
-    console.print(comparison_table(result.compared.rows))
-    console.print(champion_line(result.promoted), highlight=False)
+    answer(as_json, result, lambda: told_retrain(result))
+
+
+@app.command()
+def init(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, globs, or a source by name, as for ingest.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Settings file to write.")] = Path("statecast.toml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace the settings file if it is there.")] = False,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at your prices and write settings for them, each with its reason, to start from.
+
+    Proposes the transform, bars for trades, the horizon, covariates, and which series are too short.
+
+    Example: statecast init prices.csv && statecast retrain -c statecast.toml
+    """
+    from dataclasses import replace
+
+    from flows.screen import Screen
+    from models.errors import ConfigError
+    from pipeline.proposal import propose
+
+    if out.exists() and not force:
+        raise ConfigError(f"{out} is there already. Name another file with --out, or replace it with --force")
+    chosen = settled(config, settings, None).ingest
+    with Screen(console(as_json)) as screen:
+        proposal = propose(replace(chosen, paths=tuple(paths)), screen.begins)
+    out.write_text(proposal.toml(), encoding="utf-8")
+    answer(
+        as_json, proposal, lambda: typer.echo(f"{proposal.toml()}\nwritten to {out}. Next: statecast retrain -c {out}")
+    )
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path | None, typer.Argument(help="An ONNX step; left out: the champion.")] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Draw the hidden state that this series of the price store leaves.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file of that; left out: in the data folder's figures.")] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model file says of itself: kind, state tensors and their meaning, cut-off, parity.
+
+    Example: statecast inspect --series SP500
+    """
+    from flows.screen import told_inspection
+    from pipeline.inspection import inspect as looked_into
+
+    chosen = settled(config, settings, folder)
+    session = served(model, chosen)
+    inspection, figure = looked_into(session), None
+    if series is not None:
+        from pipeline import inventory
+
+        figure = inventory.hidden_state(session, store(chosen), series, out or chosen.folder / "figures")
+    answer(as_json, inspection.to_dict() | {"figure": figure}, lambda: told_inspection(inspection, figure))
 
 
 @app.command("config")
-def show_config() -> None:
+def show_config(as_json: AsJson = False) -> None:
     """Print every setting with its default and its meaning, as TOML to start from.
 
     Example: statecast config > desk.toml
     """
     from pipeline.config import Config
-    from pipeline.settings import annotated_toml
+    from pipeline.settings import annotated_toml, to_dict
 
-    typer.echo(annotated_toml(Config))
+    answer(as_json, to_dict(Config()), lambda: typer.echo(annotated_toml(Config)))
+
+
+app.add_typer(data_commands.app, name="data")
 
 
 def main() -> None:

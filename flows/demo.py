@@ -6,12 +6,14 @@ Comes in: a folder. Goes out: a table, figures, a champion, a replayed stream. I
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from flows.embedded import retrain_in_prefect
-from flows.screen import Screen, champion_line, comparison_table, replay_line
+from flows.retrain import Retrained
+from flows.screen import Screen, replay_line, told_retrain
 from pipeline import champions
 from pipeline.config import Config
 from pipeline.replay import Replayed, replay
@@ -20,23 +22,38 @@ from pipeline.tracking import Tracker
 STREAM_DAYS = 365
 
 
-def run_demo(folder: Path) -> None:
-    """Run the default settings in `folder` and print what came out."""
+@dataclass(frozen=True, kw_only=True)
+class Demonstrated:
+    """What the demo gave, and how long it took."""
+
+    retrained: Retrained
+    replayed: Replayed
+    mlflow: str
+    seconds: float
+
+
+def run_demo(folder: Path, console: Console) -> Demonstrated:
+    """Run the default settings in `folder`, with progress on `console`."""
     started = time.perf_counter()
-    config, console = Config(folder=folder), Console()
+    config = Config(folder=folder)
     with Screen(console) as screen:
-        result = retrain_in_prefect(config, screen)
+        retrained = retrain_in_prefect(config, screen)
         screen.begins("replaying the past as a stream from the champion's ONNX file")
         replayed = _replay(config)
-    console.print(comparison_table(result.compared.rows))
-    console.print(champion_line(result.promoted), highlight=False)
-    console.print(f"Champion's file: {result.promoted.file}", highlight=False, soft_wrap=True)
-    console.print(f"Replay: {replay_line(replayed)}", highlight=False)
-    for path in result.compared.figures:
-        console.print(f"Figure: {path}", highlight=False, soft_wrap=True)
     command = Tracker(config.tracking, config.folder).ui_command()
-    console.print(f"Open MLflow:\n  {command}", highlight=False, soft_wrap=True)
-    console.print(f"Done in {time.perf_counter() - started:.0f} s.", highlight=False)
+    seconds = time.perf_counter() - started
+    return Demonstrated(retrained=retrained, replayed=replayed, mlflow=command, seconds=seconds)
+
+
+def told_demo(result: Demonstrated) -> None:
+    """Print what came out."""
+    console = Console()
+    told_retrain(result.retrained)
+    console.print(f"Replay: {replay_line(result.replayed)}", highlight=False)
+    for path in result.retrained.compared.figures:
+        console.print(f"Figure: {path}", highlight=False, soft_wrap=True)
+    console.print(f"Open MLflow:\n  {result.mlflow}", highlight=False, soft_wrap=True)
+    console.print(f"Done in {result.seconds:.0f} s.", highlight=False)
 
 
 def _replay(config: Config) -> Replayed:

@@ -22,17 +22,17 @@ from models.errors import StatecastError
 from pipeline import steps
 from pipeline.compare import Row
 from pipeline.config import Config
-from pipeline.ingest import IngestReport
-from pipeline.steps import Promoted
+from pipeline.report import Fault, done
+from pipeline.steps import Ingested, Promoted
 from pipeline.training import EpochRecord
 
 
 class Logged:
     """Watch a run from Prefect's own log."""
 
-    def ingested(self, report: IngestReport) -> None:
+    def ingested(self, result: Ingested) -> None:
         """Log what was read."""
-        get_run_logger().info("%d rows read, %d kept", report.rows_read, report.rows_kept)
+        get_run_logger().info("%d rows read, %d kept", result.report.rows_read, result.report.rows_kept)
 
     def begins(self, what: str, epochs: int = 0) -> None:  # noqa: ARG002  the log has no bar
         """Log what begins."""
@@ -72,12 +72,17 @@ def _step_and_model() -> str:
 @flow(name="statecast-ingest", persist_result=False)
 def ingest(config: Config = Config()) -> None:  # noqa: B008  frozen
     """Read new prices into the store."""
-    report, written = as_task(steps.ingest, SERVICE)(config)
+    result = as_task(steps.ingest, SERVICE)(config)
     create_table_artifact(
         key="ingest",
-        table=[dict(zip(("fault", "policy", "rows", "dropped", "first"), row, strict=True)) for row in report.rows()],
-        description=f"{written.added} rows added, {written.unchanged} already there",
+        table=[_fault_row(fault) for fault in result.report.faults],
+        description=f"{result.written.added} rows added, {result.written.unchanged} already there",
     )
+
+
+def _fault_row(fault: Fault) -> dict[str, Any]:
+    first = str(fault.examples[0]) if fault.examples else ""
+    return {"fault": fault.name, "policy": fault.policy, "rows": fault.count, "done": done(fault), "first": first}
 
 
 @flow(name="statecast-train", persist_result=False)

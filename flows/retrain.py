@@ -13,8 +13,7 @@ from typing import Any, Protocol
 from pipeline import steps
 from pipeline.config import Config
 from pipeline.fitting import NETWORKS
-from pipeline.ingest import IngestReport
-from pipeline.steps import Compared, Promoted
+from pipeline.steps import Compared, Ingested, Promoted
 from pipeline.training import EpochRecord
 
 
@@ -40,7 +39,7 @@ def plain(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:  # no
 class Watch(Protocol):
     """Who is told what happens: the screen of `screen.py`, or the log of a Prefect run."""
 
-    def ingested(self, report: IngestReport) -> None:
+    def ingested(self, result: Ingested) -> None:
         """Note that prices are in the store."""
         ...
 
@@ -57,7 +56,7 @@ class Watch(Protocol):
 class Retrained:
     """What a retrain gave."""
 
-    report: IngestReport
+    ingested: Ingested
     compared: Compared
     run: str
     promoted: Promoted
@@ -66,8 +65,8 @@ class Retrained:
 def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
     """Ingest, fit and walk forward every model, compare, record, and promote whoever has earned it."""
     watch.begins("reading prices")
-    report, _ = wrap(steps.ingest, SERVICE)(config)
-    watch.ingested(report)
+    ingested = wrap(steps.ingest, SERVICE)(config)
+    watch.ingested(ingested)
     for name in config.models:
         _fit_and_walk(config, name, watch, wrap)
     watch.begins("comparing models")
@@ -76,7 +75,7 @@ def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
     run = wrap(steps.record, SERVICE)(config)
     watch.begins("exporting through the parity gate, and promoting")
     promoted = wrap(steps.promote, SERVICE)(config)
-    return Retrained(report=report, compared=compared, run=run, promoted=promoted)
+    return Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
 
 
 def _fit_and_walk(config: Config, name: str, watch: Watch, wrap: Wrap) -> None:

@@ -6,6 +6,7 @@ Comes in: results of steps. Goes out: text on the terminal. Knows rich; imported
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -14,13 +15,22 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from pipeline.report import done
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
 
+    from polars import DataFrame
+
+    from flows.retrain import Retrained
     from pipeline.compare import Row
-    from pipeline.ingest import IngestReport
+    from pipeline.downstream import Outdated
+    from pipeline.inspection import Inspection
     from pipeline.replay import Replayed
-    from pipeline.steps import Promoted
+    from pipeline.report import Fault, IngestReport
+    from pipeline.steps import Compared, Ingested, Promoted
     from pipeline.stream import StreamReport
     from pipeline.training import EpochRecord
 
@@ -76,18 +86,72 @@ class Screen:
         seconds = time.perf_counter() - self._since
         self.console.print(f"[green]✓[/] {self._what}{note} [dim]{seconds:.1f} s[/]", highlight=False)
 
-    def ingested(self, report: IngestReport) -> None:
+    def ingested(self, result: Ingested) -> None:
         """Show what was read, and every fault that was met."""
         self._done()
-        self.console.print(ingest_table(report))
+        self.console.print(ingest_report(result.report))
 
 
-def ingest_table(report: IngestReport) -> Table:
-    """Lay out what was read and what was found."""
-    title = f"{report.rows_read:,} rows read, {report.rows_kept:,} kept, {len(report.series)} series (times in UTC)"
-    table = Table("fault", "policy", "rows", "dropped", "first", title=title, box=box.SIMPLE, title_justify="left")
-    for row in report.rows():
-        table.add_row(*map(escape, row), style="" if int(row[2]) else "dim")
+SHOWN = 12
+"""Lines of one kind that are shown; the rest is counted."""
+
+
+def ingest_report(report: IngestReport) -> Group:
+    """Lay out what was read, what was recognised in it, and every fault that was met."""
+    title = f"{report.rows_read:,} rows read, {report.rows_kept:,} kept, {len(report.series):,} series (times in UTC)"
+    parts: list[Any] = [f"[bold]{title}[/]"]
+    for file in report.files[:SHOWN]:
+        parts.append(f"  {escape(file.file)}: {file.rows:,} rows")
+        parts += [f"    [dim]{escape(said)}[/]" for said in file.said]
+    parts += _more(len(report.files), "files")
+    parts += [f"  {escape(said)}" for said in (*report.said, *([f"bars: {report.grid}"] if report.grid else []))]
+    met, unmet = _met(report)
+    return Group(*parts, *_fault_lines(met), *([f"[dim]not met: {', '.join(unmet)}[/]"] if unmet else []))
+
+
+def _met(report: IngestReport) -> tuple[list[Fault], list[str]]:
+    return [f for f in report.faults if f.count], [f.name for f in report.faults if not f.count]
+
+
+def _fault_lines(faults: Sequence[Fault]) -> list[str]:
+    """Tell each fault in a line, and below it the first few cases."""
+    lines = []
+    for fault in faults:
+        style = "bold red" if fault.policy == "raise" else "bold"
+        what = done(fault) or ("refused" if fault.policy == "raise" else fault.policy)
+        where = f" in {len(fault.series):,} series" if len(fault.series) > 1 else ""
+        lines.append(f"  [{style}]{fault.name}[/] {fault.count:,}{where}: {what}")
+        lines += [f"    [dim]{escape(str(example))}[/]" for example in fault.examples]
+    return lines
+
+
+def _more(count: int, what: str) -> list[str]:
+    return [f"  ... and {count - SHOWN:,} more {what}"] if count > SHOWN else []
+
+
+def told_ingest(result: Ingested, store: Path) -> None:
+    """Print what was read, found and written, and what it makes out of date."""
+    console = Console()
+    console.print(ingest_report(result.report), highlight=False)
+    if result.written is None:
+        console.print("nothing written: a dry run", highlight=False)
+        return
+    written = result.written
+    revised = f", {written.revisions:,} of them revisions" if written.revisions else ""
+    console.print(
+        f"{written.added} rows added{revised}, {written.unchanged} already there: {store}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if result.outdated:
+        console.print(outdated_table(result.outdated))
+
+
+def outdated_table(outdated: Sequence[Outdated]) -> Table:
+    """Lay out what saw a price before it was revised, and what brings it up to date."""
+    table = Table("made from revised prices", "why", "to renew", box=box.SIMPLE)
+    for item in outdated:
+        table.add_row(escape(item.what), escape(item.why), item.command)
     return table
 
 
@@ -157,3 +221,54 @@ def champion_line(promoted: Promoted) -> str:
     """Say who serves and why."""
     what = "serves" if promoted.changed else "keeps serving"
     return f"[bold]{promoted.model}[/] {what} as version {promoted.version} ({promoted.sha256[:12]}): {promoted.reason}"
+
+
+def told_champion(promoted: Promoted) -> None:
+    """Print who serves, why, and from which file."""
+    console = Console()
+    console.print(champion_line(promoted), highlight=False)
+    console.print(str(promoted.file), highlight=False, soft_wrap=True)
+
+
+def told_comparison(compared: Compared, run: str) -> None:
+    """Print the table, the decision, and where more is to be seen."""
+    console = Console()
+    console.print(comparison_table(compared.rows))
+    console.print(f"decision: {compared.decision.model}: {compared.decision.reason}", highlight=False)
+    console.print(f"MLflow run {run}", highlight=False)
+    for path in compared.figures:
+        console.print(f"figure: {path}", highlight=False, soft_wrap=True)
+
+
+def told_retrain(retrained: Retrained) -> None:
+    """Print the table and the champion."""
+    Console().print(comparison_table(retrained.compared.rows))
+    told_champion(retrained.promoted)
+
+
+def told_inspection(inspection: Inspection, figure: Path | None) -> None:
+    """Print what a model file says of itself, and where the picture of its states is."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in inspection.rows():
+        table.add_row(f"[bold]{escape(name)}[/]", escape(value))
+    Console().print(table)
+    if figure is not None:
+        Console().print(f"hidden state: {figure}", highlight=False, soft_wrap=True)
+
+
+def told_table(frame: DataFrame) -> None:
+    """Print a table of any columns; times in UTC."""
+    table = Table(*map(escape, frame.columns), box=box.SIMPLE)
+    for row in frame.iter_rows():
+        table.add_row(*("" if value is None else escape(_cell(value)) for value in row))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S}".removesuffix(" 00:00:00") if isinstance(value, datetime) else str(value)
+
+
+def told_faults(faults: Sequence[Fault]) -> None:
+    """Print the faults that were found, each with its first examples."""
+    met = [f for f in faults if f.count]
+    Console().print("\n".join(_fault_lines(met)) or "nothing found", highlight=False)

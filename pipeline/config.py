@@ -7,10 +7,12 @@ it configures. Imported by steps and by the flows.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from models.errors import ConfigError, unknown
 from models.transforms import TransformKind
+from pipeline.clock import moment
 from pipeline.compare import CompareConfig
 from pipeline.fitting import MODELS, FitConfig
 from pipeline.ingest import IngestConfig
@@ -33,6 +35,9 @@ class Config:
         Models to fit and compare.
     leave_out : tuple of str
         Series in the store that are not to be modelled, such as those with too short a history.
+    known_at : str or None
+        Prices are taken as they were known at this moment (ISO 8601, UTC), without later revisions; left out: as they
+        are known now.
     transform : {"log", "asinh"}
         Scale on which models work: log returns, or asinh differences where prices fall below zero.
     ingest : IngestConfig
@@ -53,6 +58,7 @@ class Config:
     champion: str = "champion"
     models: tuple[str, ...] = MODELS
     leave_out: tuple[str, ...] = ()
+    known_at: str | None = None
     transform: TransformKind = "log"
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()
@@ -61,7 +67,13 @@ class Config:
     tracking: TrackingConfig = TrackingConfig()
     stream: StreamConfig = StreamConfig()
 
+    @property
+    def known_at_time(self) -> datetime | None:
+        """The moment `known_at`."""
+        return None if self.known_at is None else moment(self.known_at, "known_at")
+
     def __post_init__(self) -> None:
+        _ = self.known_at_time
         for name in self.models:
             if name not in MODELS:
                 raise ConfigError(unknown("model", name, MODELS))

@@ -79,6 +79,7 @@ def exported(forecaster: Forecaster, provenance: Provenance) -> bytes:
     session = Session(annotate(proto, KEY, metadata.to_json()))
     with cpu_threads(1):
         parity = check_parity(forecaster, session)
+    parity |= {"nodes": len(proto.graph.node), "parameters": sum(p.numel() for p in forecaster.state_dict().values())}
     return annotate(proto, KEY, replace(metadata, parity=parity).to_json())
 
 

@@ -20,7 +20,7 @@ from models.errors import ConfigError, unknown
 from pipeline.bars import BarConfig, bars
 from pipeline.calendars import WHEN, Calendars, closed, currencies, follow
 from pipeline.oddities import flat, oddities
-from pipeline.prices import ordered
+from pipeline.revisions import ordered
 from pipeline.rows import ORDER, READ, UTC_TIME
 
 EXAMPLES = 3
@@ -28,7 +28,7 @@ EXAMPLES = 3
 
 _KEY = ("series_id", "time", "available_time")
 _MOMENT = ("series_id", "time")
-_EXAMPLE = ("file", "line", "series_id", "time", "price", "note")
+_EXAMPLE = ("file", "line", "series_id", "time", "price", "note", "size")
 _AT = "_at"
 _TRADES = 0.05
 """Share of the rows of a series that share their time, from which they look like trades."""
@@ -97,7 +97,7 @@ class Policy:
     closed: Literal["keep", "drop", "raise"] = "keep"
     gap: Literal["keep", "fill", "raise"] = "keep"
     short: Literal["keep", "drop", "raise"] = "keep"
-    jump_scales: float = 10.0
+    jump_scales: float = 6.5
     flat_length: int = 10
     short_length: int = 100
 
@@ -126,6 +126,8 @@ class Example:
     time: datetime | None
     price: float | None
     note: str = ""
+    size: float | None = None
+    """Of a spike, split, change of unit or jump, in usual moves: the largest are shown first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ class Found:
     changed, dropped, added : int
         Rows that were corrected, taken away, and put in; for splits the factors that were noted.
     examples : tuple of Example
-        The first few by file and line.
+        The first few by file and line, or the largest.
     series : dict of str to int
         Count by series; rows without one have "".
     """
@@ -169,8 +171,8 @@ class Settled:
         Columns `series_id`, `time`, `factor`: prices before `time` are to be multiplied by it.
     calendars : dict of str to str
         The calendar of each series in words.
-    said : tuple of str
-        What was taken for granted.
+    weekends : tuple of str
+        Series that were taken for closed at weekends, being currencies by name.
     merged, incomplete : int
         Ticks that went into a bar with others, and those of last bars that were dropped.
     """
@@ -179,7 +181,7 @@ class Settled:
     found: tuple[Found, ...]
     factors: pl.DataFrame
     calendars: dict[str, str]
-    said: tuple[str, ...] = ()
+    weekends: tuple[str, ...] = ()
     merged: int = 0
     incomplete: int = 0
 
@@ -227,13 +229,13 @@ def settle(
         barred = bars(rows, bars_of)
         rows, merged, incomplete = barred.rows, barred.merged, barred.incomplete
         repeated = pl.Series([], dtype=UTC_TIME)
-    rows, factors, words, said = _settled_series(desk, rows, calendars, repeated)
+    rows, factors, words, weekends = _settled_series(desk, rows, calendars, repeated)
     return Settled(
         rows=rows,
         found=desk.found,
         factors=factors,
         calendars=words,
-        said=said,
+        weekends=weekends,
         merged=merged,
         incomplete=incomplete,
     )
@@ -310,7 +312,8 @@ def merged(parts: Sequence[Sequence[Found]]) -> tuple[Found, ...]:
 def _sum(parts: Sequence[Found]) -> Found:
     def place(example: Example) -> tuple[object, ...]:
         file, line = example.file, example.line
-        return file is None, file or 0, line is None, line or 0, example.series_id or "", str(example.time)
+        where = (file is None, file or 0, line is None, line or 0, example.series_id or "", str(example.time))
+        return -(example.size or 0.0), *where
 
     series: dict[str, int] = {}
     for part in parts:
@@ -341,7 +344,10 @@ class _Desk:
         met = (
             rows.with_columns(text.alias("note")).filter(at) if at.any() else rows.clear().with_columns(note=pl.lit(""))
         )
-        first = met.sort("file", "line", "series_id", "time", nulls_last=True).head(EXAMPLES)
+        if "size" not in met.columns:
+            met = met.with_columns(size=pl.lit(None, pl.Float64))
+        order = ("file", "line", "series_id", "time")
+        first = met.sort("size", *order, descending=[True, *(False for _ in order)], nulls_last=True).head(EXAMPLES)
         self._found[name] = Found(
             name=name,
             count=met.height,
@@ -424,9 +430,9 @@ def _settled_keys(desk: _Desk, rows: pl.DataFrame) -> pl.DataFrame:
 def _settled_series(
     desk: _Desk, rows: pl.DataFrame, calendars: Calendars, repeated: pl.Series
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, str], tuple[str, ...]]:
-    """Meet the faults of series; give rows, factors, calendars in words, and what was taken for granted."""
+    """Meet the faults of series; give rows, factors, calendars in words, and whose weekends are free."""
     shut = closed(rows.select(WHEN.names()), calendars)
-    said = _weekends(rows.filter(shut)["series_id"]) if calendars.name is None and shut.any() else ()
+    weekends = tuple(currencies(rows.filter(shut)["series_id"])) if calendars.name is None else ()
     rows = desk.take("closed", rows, shut, pl.format("closed on {}", pl.col("time").dt.strftime("%A %H:%M")))
     again = rows["time"].is_in(repeated.implode()) & rows["price"].is_not_null()
     rows = desk.take("repeat", rows, again, "every series repeats its price")
@@ -436,14 +442,7 @@ def _settled_series(
     few = _at(rows, pl.len().over("series_id") < desk.policy.short_length)
     first = few & _at(rows, ~_same(1, "series_id"))
     rows = desk.take("short", rows, first, pl.format("{} rows", pl.len().over("series_id")), drop=few)
-    return rows, factors, words, said
-
-
-def _weekends(names: pl.Series) -> tuple[str]:
-    """Say which series are taken for closed at weekends."""
-    unique = currencies(names)
-    more = ", ..." if len(unique) > EXAMPLES else ""
-    return (f"closed at weekends, being currencies by name: {', '.join(unique.head(EXAMPLES))}{more}",)
+    return rows, factors, words, weekends
 
 
 def _settled_moves(desk: _Desk, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

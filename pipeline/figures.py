@@ -9,8 +9,9 @@ one file that knows matplotlib, imported when a figure is made; imported by step
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -193,6 +194,42 @@ def hidden_state(path: StatePath, last: int = 500) -> Figure:
     axes[0].margins(x=0.01)
     still = ", ".join(s.name for s in others if s not in drawn)
     _time_axis(axes[-1], f"time (UTC){f'; unchanged in it: {still}' if still else ''}")
+    return figure
+
+
+def price_history(name: str, time: np.ndarray, price: np.ndarray, marks: Mapping[str, np.ndarray]) -> Figure:
+    """Draw the prices of a series and, below, its moves, with what the checks found marked in both.
+
+    Parameters
+    ----------
+    name : str
+    time : int64 [T]
+        Microseconds since 1970, UTC, ascending.
+    price : float64 [T]
+        NaN where none was published.
+    marks : dict of bool [T]
+        By name of the fault: the rows where it was found.
+    """
+    figure, (level, moves) = _canvas(2, 1, width=9.5, height=5.6, sharex=True, heights=(3, 2))
+    moment, log = _moment(time), bool((price[np.isfinite(price)] > 0).all())
+    known = np.isfinite(price)
+    change = np.full(len(price), np.nan)
+    scale = np.log(price[known]) if log else price[known]
+    change[np.flatnonzero(known)[1:]] = np.diff(scale)
+    level.plot(moment[known], price[known], color=INK, lw=0.9)
+    moves.vlines(moment, 0, change, color=BLUE, lw=0.6)
+    for (fault, found), colour in zip(
+        marks.items(), itertools.cycle((VERMILION, ORANGE, GREEN, PURPLE, SKY)), strict=False
+    ):
+        style = {"color": colour, "s": 22, "label": f"{fault} ({int(found.sum()):,})", "zorder": 3}
+        level.scatter(moment[found], price[found], **style)
+        moves.scatter(moment[found], change[found], **style)
+    level.set_title(f"{name}: {int(known.sum()):,} prices")
+    level.set_ylabel("price\n(units of the series)")
+    moves.set_ylabel("log return" if log else "difference\n(units of the series)")
+    if marks:
+        level.legend(frameon=False, fontsize="small")
+    _time_axis(moves, "time (UTC)")
     return figure
 
 

@@ -1,389 +1,308 @@
-"""Ingest: prices from files or from the bundled sample, every fault met by a policy, located and counted.
+"""Ingest: price files through named policies into the store, every fault located and counted.
 
-Comes in: CSV or Parquet files in long form (a row a price), or the S&P 500, NASDAQ and WTI oil prices that
-ship with the arch package. Goes out: a price frame in `pipeline.prices.SCHEMA`, sorted, each key once, and an
-`IngestReport`. Imported by the flows.
-
-Times become UTC: a time without a zone is taken as UTC, a time with one is converted, digits finer than a
-microsecond are cut. Text times must be ISO 8601, year first.
+Comes in: whatever `sources` opens. Goes out: rows in the store, and an `IngestReport`. One hash bucket of the series is
+in memory at a time, and nothing is in force until everything is checked: a kill, or a policy that refuses, leaves the
+old state. Imported by steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from datetime import datetime
-from importlib import import_module
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import polars as pl
 
-from models.errors import ConfigError, DataError, PolicyError, SchemaError, unknown
-from pipeline.prices import KEY, SCHEMA, UTC_TIME, ordered
+from models.errors import ConfigError, DataError, PolicyError
+from pipeline import faults, staging
+from pipeline.bars import BarConfig
+from pipeline.calendars import Calendars
+from pipeline.faults import CHOICES, Found, Policy, Settled
+from pipeline.layout import Columns
+from pipeline.prices import KEY, SCHEMA, PriceStore
+from pipeline.report import Example, Fault, FileReport, IngestReport, SeriesReport
+from pipeline.sources import SAMPLE, Opened, opened
+from pipeline.tables import Format
+from pipeline.vendors import VendorConfig
+from pipeline.vintages import WriteResult
 
-SAMPLE = "sample"
-"""In place of a path: the sample that ships with a dependency."""
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "null": ("raise", "drop", "keep"),
-    "non_positive": ("raise", "drop", "keep"),
-    "disorder": ("raise", "sort"),
-    "duplicate": ("raise", "drop"),
-    "conflict": ("raise", "keep_last"),
-}
-"""The faults, in the order in which they are met, and the policies to choose from."""
-
-_MISSING = ("", ".", "NA", "N/A", "null", "None")
-_EXAMPLES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """The user's names of the columns.
-
-    Attributes
-    ----------
-    series_id : str
-        Name of the series: text, or a number that is taken as text.
-    time : str
-        Moment of the price.
-    price : str
-        The price.
-    available_time : str or None
-        Moment at which the price became known; by default the moment of the price itself.
-    """
-
-    series_id: str = "series_id"
-    time: str = "time"
-    price: str = "price"
-    available_time: str | None = None
+_SCRATCH = ".ingest-"
+_ABANDONED_S = 86_400
+"""Age from which what an ingest spilled is taken for the leftover of a killed one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
-    """What to read, and what to do about each fault.
+    """What to read, how, and what to do about each fault.
 
     Attributes
     ----------
     paths : tuple of str
-        Files to read, .csv, .csv.gz or .parquet, in this order; "sample" is the bundled sample.
+        Files, folders and globs; or "sample"; or "epf", "yfinance" or "ccxt" and then what to read from there.
     columns : Columns
-        The names of the columns in the files.
-    null : {"drop", "keep", "raise"}
-        A price that is missing, NaN or infinite; keep makes it a null, a known hole.
-    non_positive : {"raise", "drop", "keep"}
-        A price of zero or less; keep is for the asinh transform, log returns cannot take it.
-    disorder : {"sort", "raise"}
-        A row earlier in time than the row before it in the same series.
-    duplicate : {"drop", "raise"}
-        A row that another one repeats exactly.
-    conflict : {"raise", "keep_last"}
-        Rows of one series, time and available time whose prices differ; keep_last keeps the last one read.
+        Which column is what; whatever is left out is recognised by its name and said.
+    format : Format
+        How the files are written; whatever is left out is recognised and said.
+    bars : BarConfig or None
+        Bars to make of ticks, such as bars.every = "5m"; left out: rows are taken as they are.
+    calendar : Calendars
+        When the market is open; learned from the times of each series, or named.
+    policy : Policy
+        What to do about each fault.
+    vendor : VendorConfig
+        What to ask Yahoo or an exchange for.
     """
 
     paths: tuple[str, ...] = (SAMPLE,)
     columns: Columns = Columns()
-    null: Literal["drop", "keep", "raise"] = "drop"
-    non_positive: Literal["raise", "drop", "keep"] = "raise"
-    disorder: Literal["sort", "raise"] = "sort"
-    duplicate: Literal["drop", "raise"] = "drop"
-    conflict: Literal["raise", "keep_last"] = "raise"
+    format: Format = Format()
+    bars: BarConfig | None = None
+    calendar: Calendars = Calendars()
+    policy: Policy = Policy()
+    vendor: VendorConfig = VendorConfig()
 
     def __post_init__(self) -> None:
         if not self.paths or isinstance(self.paths, str):
             raise ConfigError(f"paths must be a list of files, or [{SAMPLE!r}], not {self.paths!r}")
-        for fault, choices in CHOICES.items():
-            policy = getattr(self, fault)
-            if policy not in choices:
-                raise ConfigError(unknown(f"policy for {fault}", str(policy), choices))
+
+    @property
+    def kept(self) -> Columns:
+        """The columns to read: those named, and the volume where bars need it."""
+        if (
+            self.bars is None
+            or not (self.bars.volume or self.bars.price == "vwap")
+            or self.bars.volume_column in self.columns.values
+        ):
+            return self.columns
+        return replace(self.columns, values=(*self.columns.values, self.bars.volume_column))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One row as it was read. `row` counts from 1 at the first row of prices of `file`."""
+class RefusedError(PolicyError):
+    """Faults were met whose policy is to raise; `report` tells of all of them."""
 
-    file: str
-    row: int
-    series_id: str
-    time: datetime
-    price: float | None
-
-    def __str__(self) -> str:
-        return f"{self.file} row {self.row}: {self.series_id} at {self.time:%Y-%m-%d %H:%M:%S} = {self.price}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """What one policy met: `count` rows with the fault, `dropped` of them, the first few of them."""
-
-    name: str
-    policy: str
-    count: int
-    dropped: int
-    examples: tuple[Example, ...]
+    def __init__(self, report: IngestReport) -> None:
+        met = "; ".join(f"{f.name}: {f.count:,} found, first {f.examples[0]}" for f in report.refused)
+        ways = "; ".join(
+            f"ingest.policy.{f.name} = {' or '.join(repr(way) for way in CHOICES[f.name] if way != 'raise')}"
+            for f in report.refused
+        )
+        super().__init__(f"{met}. The policy is to raise: nothing was written. Correct the rows, or choose {ways}")
+        self.report = report
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeriesReport:
-    """What was read and kept of one series; the times are of the kept rows, None if none was."""
+def ingest(
+    config: IngestConfig,
+    store: PriceStore,
+    on_step: Callable[[str], None] = lambda _: None,
+    *,
+    dry: bool = False,
+) -> tuple[IngestReport, WriteResult | None]:
+    """Read what `config` names, put its rows through the policies, and add them to the store.
 
-    series_id: str
-    rows_read: int
-    rows_kept: int
-    first_time: datetime | None
-    last_time: datetime | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestReport:
-    """Account of an ingest: rows read = rows kept + the rows that the faults say were dropped.
-
-    `faults` has one entry for each policy, met or not, in the order in which they were applied.
-    """
-
-    rows_read: int
-    rows_kept: int
-    series: tuple[SeriesReport, ...]
-    faults: tuple[Fault, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the report as plain values for JSON; times as ISO 8601 text."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {name: plain(item) for name, item in value.items()}
-            if isinstance(value, list | tuple):
-                return [plain(item) for item in value]
-            return value.isoformat() if isinstance(value, datetime) else value
-
-        return plain(asdict(self))
-
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Give a table of the faults: fault, policy, rows, dropped, first example; without a header."""
-        return [
-            (f.name, f.policy, str(f.count), str(f.dropped), str(f.examples[0]) if f.examples else "")
-            for f in self.faults
-        ]
-
-
-def ingest(config: IngestConfig) -> tuple[pl.DataFrame, IngestReport]:
-    """Read the files of `config` and put their rows through its policies.
+    Parameters
+    ----------
+    config : IngestConfig
+    store : PriceStore
+        Where rows go to. A price that differs from the one held is a further vintage, known from now on, unless the
+        rows say when it was known.
+    on_step : callable
+        Told in words what begins.
+    dry : bool
+        Read and check only: nothing is written, and no policy refuses.
 
     Returns
     -------
-    prices : DataFrame
-        Columns of `pipeline.prices.SCHEMA`, sorted by (series_id, time, available_time), which is unique.
     report : IngestReport
         What was read, kept and found.
+    written : WriteResult or None
+        What that changed in the store; None in a dry run.
 
     Raises
     ------
     SchemaError
-        If a column is missing, or holds values that are no times or no prices.
-    PolicyError
-        If a fault whose policy is "raise" occurs.
+        If a file does not show which columns are the time and the price.
+    RefusedError
+        If faults were met whose policy is "raise"; the store is as it was.
     DataError
-        If a file cannot be found or read, a row lacks its series or a time, or no row is left.
+        If a file cannot be found or read, or no row is left.
     """
-    files = [_read(path, config.columns) for path in config.paths]
-    return _settled(pl.concat(files), config)
+    with _scratch(store.folder.parent) as scratch:
+        source = opened(config.paths, config.kept, config.format, config.vendor, scratch)
+        for number, (name, rows) in enumerate(zip(source.files, source.rows, strict=True)):
+            on_step(f"reading {name}")
+            _spill(rows, scratch / "buckets" / str(number), name)
+        on_step("checking prices")
+        account = _Account(config, source)
+        if dry:
+            for _ in _settled(config, scratch, account):
+                pass
+            return account.report(), None
+        written = _write(config, store, source, account, scratch)
+        return account.report(), written
 
 
-def sample() -> pl.DataFrame:
-    """Load the bundled sample: daily S&P 500 and NASDAQ 1999-2018 and WTI crude oil 1986-2019, in US dollars.
-
-    They are real prices that ship with the arch package, by Yahoo Finance (adjusted closes) and the Federal
-    Reserve Bank of St. Louis (DCOILWTICO). The holidays of WTI, 290 of 8611 rows, are nulls.
-
-    Returns
-    -------
-    DataFrame
-        Columns `series_id`, `time` (UTC), `price` (float64, null where none was published).
-    """
-    sources = {"SP500": ("sp500", "Adj Close"), "NASDAQ": ("nasdaq", "Adj Close"), "WTI": ("wti", "DCOILWTICO")}
-    frames = []
-    for series, (module, column) in sources.items():
-        price = import_module(f"arch.data.{module}").load()[column]
-        time = pl.Series(price.index.to_numpy()).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-        frames.append(
-            pl.DataFrame({"time": time, "price": pl.Series(price.to_numpy()).fill_nan(None)}).select(
-                pl.lit(series).alias("series_id"), "time", "price"
-            )
-        )
-    return pl.concat(frames)
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Make a folder for what is spilled; what a killed ingest has left is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{_SCRATCH}*"):
+        if time.time() - left.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as name:
+        yield Path(name)
 
 
-def _read(path: str, columns: Columns) -> pl.DataFrame:
-    """Read one file: `SCHEMA` with the file's name and the row's number in front."""
-    if path == SAMPLE:
-        rows = sample().with_columns(available_time=pl.col("time"))
-    else:
-        rows = _typed(_raw(Path(path), columns), path)
-    rows = rows.with_row_index("row", offset=1).with_columns(pl.lit(path).alias("file"))
-    keyless = rows.filter(pl.any_horizontal(pl.col(*KEY).is_null()))
-    if keyless.height:
-        raise DataError(
-            f"{path}: {keyless.height} rows lack {' or '.join(KEY)}; the first is row {keyless['row'][0]}:"
-            f" {keyless.select(KEY).row(0, named=True)}. Fill or remove them."
-        )
-    return rows.select("file", "row", *SCHEMA)
-
-
-def _raw(path: Path, columns: Columns) -> pl.DataFrame:
-    """Read the mapped columns, renamed to ours; those of a CSV as text."""
-    if not path.is_file():
-        raise DataError(f"no file {str(path)!r} (looked from {Path.cwd()})")
+def _spill(rows: pl.LazyFrame, folder: Path, name: str) -> None:
     try:
-        scan = _scan(path)
-        names = scan.collect_schema().names()
-        chosen = [pl.col(_present(path, ours, theirs, names)).alias(ours) for ours, theirs in _map(columns)]
-        return scan.select(chosen).collect()
+        staging.spill(rows, folder)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{name} cannot be read: {error}") from error
 
 
-def _scan(path: Path) -> pl.LazyFrame:
-    if path.name.endswith(".parquet"):
-        return pl.scan_parquet(path)
-    if path.name.endswith((".csv", ".csv.gz")):
-        return pl.scan_csv(path, infer_schema=False)
-    raise DataError(f"{path} must end in .csv, .csv.gz or .parquet")
+def _write(config: IngestConfig, store: PriceStore, source: Opened, account: _Account, scratch: Path) -> WriteResult:
+    """Settle bucket after bucket and write it; everything comes in force at the end, or nothing."""
+    with ExitStack() as writes:
+        prices = writes.enter_context(store.prices.writing())
+        covariates = writes.enter_context(store.covariates.writing()) if source.has_covariates else None
+        for rows in _settled(config, scratch, account):
+            prices.add(rows.select(SCHEMA.names()))
+            if covariates is not None and source.values:
+                covariates.add(rows.select(*KEY, *source.values))
+        if covariates is not None and source.covariates is not None:
+            covariates.add(source.covariates)
+        report = account.report()
+        if report.refused:
+            raise RefusedError(report)
+        if not report.rows_kept:
+            raise DataError(_nothing(report))
+        if (factors := account.factors(source)).height:
+            store.adjust(factors)
+    store.describe(account.described())
+    return prices.result
 
 
-def _map(columns: Columns) -> list[tuple[str, str]]:
-    given = {field.name: getattr(columns, field.name) for field in fields(columns)}
-    return [(ours, given[ours] or columns.time) for ours in SCHEMA]
+def _settled(config: IngestConfig, scratch: Path, account: _Account) -> Iterator[pl.DataFrame]:
+    """Put bucket after bucket through the policies, put down what they met, and give the rows that are left."""
+    folder = scratch / "buckets"
+    repeated = None
+    if config.bars is None:
+        repeated = faults.repeated_moments(faults.moments(rows) for rows in staging.buckets(folder))
+    for rows in staging.buckets(folder):
+        bucket = faults.settle(rows, config.policy, config.calendar, bars_of=config.bars, repeated=repeated)
+        account.take(rows, bucket)
+        yield bucket.rows
 
 
-def _present(path: Path, ours: str, theirs: str, names: list[str]) -> str:
-    if theirs not in names:
-        raise SchemaError(f"{path}: {unknown(f'column (for {ours})', theirs, names)}. Map it in `columns`.")
-    return theirs
+class _Account:
+    """What was read and found, bucket after bucket."""
 
+    def __init__(self, config: IngestConfig, source: Opened) -> None:
+        self._config, self._source = config, source
+        self._found: list[tuple[Found, ...]] = [tuple(Found(name=name) for name in CHOICES)]
+        self._files: list[pl.DataFrame] = [pl.DataFrame(schema={"file": pl.UInt32, "len": pl.UInt32})]
+        self._series: list[pl.DataFrame] = []
+        self._factors: list[pl.DataFrame] = []
+        self._weekends: list[str] = []
+        self._merged = 0
 
-def _typed(raw: pl.DataFrame, path: str) -> pl.DataFrame:
-    """Bring the four columns to the types of `SCHEMA`."""
-    typed = raw.select(
-        _text(raw["series_id"], path),
-        _moment(raw["time"], path),
-        _moment(raw["available_time"], path),
-        _number(raw["price"], path),
-    )
-    assert typed.schema == SCHEMA
-    return typed
+    def take(self, read: pl.DataFrame, settled: Settled) -> None:
+        """Put down one bucket."""
+        self._found.append(settled.found)
+        self._files.append(read.group_by("file").len().cast({"len": pl.UInt32}))
+        self._series.append(_series(read, settled))
+        self._factors.append(settled.factors)
+        self._weekends += settled.weekends
+        self._merged += settled.merged + settled.incomplete
 
-
-def _text(values: pl.Series, path: str) -> pl.Series:
-    if not (values.dtype in (pl.String, pl.Categorical, pl.Enum) or values.dtype.is_integer()):
-        raise SchemaError(f"{path}: series names must be text or integers, not {values.dtype}")
-    return values.cast(pl.String)
-
-
-def _number(values: pl.Series, path: str) -> pl.Series:
-    if values.dtype == pl.String:
-        text = values.str.strip_chars()
-        text = text.set(text.is_in(_MISSING), None)
-        number = text.cast(pl.Float64, strict=False)
-        _refuse(text, number, f"{path}: prices must be numbers with a decimal point")
-        return number
-    if not (values.dtype.is_numeric() or values.dtype == pl.Null):
-        raise SchemaError(f"{path}: prices must be numbers, not {values.dtype}")
-    return values.cast(pl.Float64)
-
-
-def _moment(values: pl.Series, path: str) -> pl.Series:
-    if values.dtype == pl.String:
-        text = values.str.strip_chars()
-        iso = text.set(~text.str.contains(r"^\d{4}[-/]"), None)
-        moment = iso.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-        _refuse(text, moment, f"{path}: {values.name} must be ISO 8601, year first, all rows in one form")
-        return moment
-    if values.dtype == pl.Date:
-        return values.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    if not isinstance(values.dtype, pl.Datetime):
-        raise SchemaError(
-            f"{path}: {values.name} must be a date, a datetime or ISO 8601 text, not {values.dtype}."
-            " Convert a count of seconds first: its unit and epoch cannot be guessed."
+    def report(self) -> IngestReport:
+        """Give the account of all buckets."""
+        rows = dict(pl.concat(self._files).group_by("file").agg(pl.col("len").sum()).iter_rows())
+        series = pl.concat(self._series).sort("series_id") if self._series else pl.DataFrame()
+        files = zip(self._source.files, self._source.said, strict=True)
+        return IngestReport(
+            files=tuple(FileReport(file=f, rows=rows.get(k, 0), said=said) for k, (f, said) in enumerate(files)),
+            rows_read=sum(rows.values()),
+            rows_kept=int(series["rows_kept"].sum()) if series.height else 0,
+            merged=self._merged,
+            grid=self._config.bars.grid if self._config.bars else None,
+            said=_weekends(sorted(self._weekends)),
+            series=tuple(SeriesReport(**row) for row in series.rows(named=True)),
+            faults=told(faults.merged(self._found), self._config.policy, self._source.files),
         )
-    naive = values.dtype.time_zone is None
-    return (values.dt.replace_time_zone("UTC") if naive else values).cast(UTC_TIME)
 
+    def factors(self, source: Opened) -> pl.DataFrame:
+        """Give the corporate actions that came beside the prices or were found in them, `KEY` and `factor`."""
+        known = [part.with_columns(available_time=pl.col("time")) for part in self._factors if part.height]
+        beside = [] if source.factors is None else [source.factors]
+        columns = [*KEY, "factor"]
+        return pl.concat([part.select(columns) for part in (*known, *beside)]) if known or beside else pl.DataFrame()
 
-def _refuse(text: pl.Series, parsed: pl.Series, rule: str) -> None:
-    """Raise where a text that is there could not be parsed."""
-    bad = (text.is_not_null() & parsed.is_null()).arg_true()
-    if len(bad):
-        raise SchemaError(f"{rule}; {len(bad)} rows are not, the first is row {bad[0] + 1}: {text[bad[0]]!r}")
-
-
-def _settled(read: pl.DataFrame, config: IngestConfig) -> tuple[pl.DataFrame, IngestReport]:
-    """Put rows in file order through the policies, in the order of `CHOICES`."""
-    series, time, price = pl.col("series_id"), pl.col("time"), pl.col("price")
-    early = (series == series.shift(1)) & (time < time.shift(1))
-    repeated = pl.all_horizontal(_equals(-1, *KEY, "price"))  # the last repeat stays: it counts for keep_last
-    clashing = pl.all_horizontal(_equals(1, *KEY)) | pl.all_horizontal(_equals(-1, *KEY))
-    replaced = pl.all_horizontal(_equals(-1, *KEY))
-
-    meet = _Policies(config)
-    rows = meet("null", read.with_row_index("order"), ~price.is_finite().fill_null(False))
-    rows = rows.with_columns(pl.when(price.is_finite()).then(price))
-    rows = meet("non_positive", rows, price <= 0)
-    rows = meet("disorder", ordered(rows), early)
-    rows = meet("duplicate", ordered(rows, *KEY[1:], "price"), repeated)
-    rows = meet("conflict", ordered(rows, *KEY[1:], "order"), clashing, replaced)
-    if not rows.height:
-        counts = ", ".join(f"{fault.name} {fault.dropped}" for fault in meet.faults)
-        raise DataError(f"none of {read.height} rows of {', '.join(config.paths)} is left; dropped: {counts}.")
-    return rows.select(SCHEMA.names()), _report(read, rows, meet.faults)
-
-
-def _equals(shift: int, *columns: str) -> list[pl.Expr]:
-    """Say where columns equal those of the row before (shift 1) or after (shift -1)."""
-    return [pl.col(c).eq_missing(pl.col(c).shift(shift)) for c in columns]
-
-
-class _Policies:
-    """The policies of a config, and what they have met so far."""
-
-    def __init__(self, config: IngestConfig) -> None:
-        self.config = config
-        self.faults: list[Fault] = []
-
-    def __call__(self, name: str, rows: pl.DataFrame, found: pl.Expr, dropped: pl.Expr | None = None) -> pl.DataFrame:
-        """Apply the policy for one fault to the rows `found`; a dropping one takes away `dropped` of them."""
-        policy = getattr(self.config, name)
-        located = rows.filter(found)
-        head = located.select("file", "row", "series_id", "time", "price").head(_EXAMPLES)
-        examples = tuple(Example(**row) for row in head.rows(named=True))
-        if policy == "raise" and located.height:
-            raise PolicyError(
-                f"{name}: {located.height} of {rows.height} rows ({'; '.join(map(str, examples))}"
-                f"{'; ...' if located.height > _EXAMPLES else ''}) and the policy is 'raise'."
-                f" Correct them, or choose {name} = {' or '.join(map(repr, CHOICES[name][1:]))}."
-            )
-        kept = rows.remove(found if dropped is None else dropped) if policy in ("drop", "keep_last") else rows
-        self.faults.append(
-            Fault(
-                name=name,
-                policy=policy,
-                count=located.height,
-                dropped=rows.height - kept.height,
-                examples=examples,
-            )
+    def described(self) -> pl.DataFrame:
+        """Give what the store should know about each series that was kept."""
+        grid = self._config.bars.grid if self._config.bars else None
+        series = pl.concat(self._series).filter(pl.col("rows_kept") > 0)
+        files = ", ".join(self._source.files[:3]) + (", ..." if len(self._source.files) > 3 else "")
+        return series.select(
+            "series_id",
+            pl.lit(grid, pl.String).alias("grid"),
+            "calendar",
+            pl.lit(files).alias("source"),
+            pl.lit(self._config.format.time_zone).alias("time_zone"),
         )
-        return kept
 
 
-def _report(read: pl.DataFrame, kept: pl.DataFrame, faults: list[Fault]) -> IngestReport:
-    time = pl.col("time")
-    before = read.group_by("series_id").agg(pl.len().alias("rows_read"))
-    after = kept.group_by("series_id").agg(
-        pl.len().alias("rows_kept"), time.min().alias("first_time"), time.max().alias("last_time")
+def _weekends(names: Sequence[str]) -> tuple[str, ...]:
+    """Say which series were taken for closed at weekends."""
+    if not names:
+        return ()
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return (f"closed at weekends, being currencies by name: {', '.join(names[:5])}{more}",)
+
+
+def _series(read: pl.DataFrame, settled: Settled) -> pl.DataFrame:
+    """Count by series what was read and kept."""
+    moment = pl.col("time")
+    before = read.filter(pl.col("series_id").is_not_null()).group_by("series_id").agg(pl.len().alias("rows_read"))
+    after = settled.rows.group_by("series_id").agg(
+        pl.len().alias("rows_kept"), moment.min().alias("first_time"), moment.max().alias("last_time")
     )
-    table = before.join(after, on="series_id", how="left").with_columns(pl.col("rows_kept").fill_null(0))
-    return IngestReport(
-        rows_read=read.height,
-        rows_kept=kept.height,
-        series=tuple(SeriesReport(**row) for row in table.sort("series_id").rows(named=True)),
-        faults=tuple(faults),
+    words = pl.DataFrame(
+        {"series_id": list(settled.calendars), "calendar": list(settled.calendars.values())},
+        schema={"series_id": pl.String, "calendar": pl.String},
     )
+    table = before.join(after, on="series_id", how="left").join(words, on="series_id", how="left")
+    return table.with_columns(pl.col("rows_kept").fill_null(0))
+
+
+def told(found: Sequence[Found], policy: Policy, files: Sequence[str]) -> tuple[Fault, ...]:
+    """Say what was done about faults, and name the files of their examples; a row of no file is of the first."""
+    return tuple(
+        Fault(
+            name=f.name,
+            policy=getattr(policy, f.name),
+            count=f.count,
+            changed=f.changed,
+            dropped=f.dropped,
+            added=f.added,
+            examples=tuple(_example(e, files) for e in f.examples),
+            series=f.series,
+        )
+        for f in found
+    )
+
+
+def _example(found: faults.Example, files: Sequence[str]) -> Example:
+    file = files[found.file or 0]
+    return Example(
+        file=file, line=found.line, series_id=found.series_id, time=found.time, price=found.price, note=found.note
+    )
+
+
+def _nothing(report: IngestReport) -> str:
+    dropped = ", ".join(f"{f.name} {f.dropped:,}" for f in report.faults if f.dropped) or "none"
+    files = ", ".join(file.file for file in report.files[:5])
+    return f"none of {report.rows_read:,} rows of {files} is left; dropped: {dropped}."

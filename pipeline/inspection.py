@@ -63,6 +63,7 @@ class Inspection:
             ("horizon", f"{m.horizon} step{'s' * (m.horizon > 1)} ahead"),
             ("quantile levels", ", ".join(f"{level:g}" for level in m.levels)),
             ("density", _density(m.df)),
+            ("size", _size(m.parity)),
             ("reads", ", ".join((*m.inputs, *m.past, *m.future))),
             *((f"state {s.name}", _described(s)) for s in m.state),
             ("state of a series", f"{self.bytes_per_series} bytes"),
@@ -160,6 +161,12 @@ def _bytes(tensor: StateTensor) -> int:
 def _described(tensor: StateTensor) -> str:
     shape = " x ".join(map(str, tensor.shape)) or "one number"
     return f"{tensor.meaning} ({tensor.unit}; {tensor.dtype}, {shape}, {_bytes(tensor)} bytes, from {tensor.initial:g})"
+
+
+def _size(parity: dict[str, Any]) -> str:
+    if "nodes" not in parity:
+        return "not told"
+    return f"{parity['parameters']:,} parameters, {parity['nodes']} nodes"
 
 
 def _density(df: tuple[float, ...]) -> str:

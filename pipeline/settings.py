@@ -318,7 +318,7 @@ def annotated_toml(cls: type) -> str:
 def _line(key: str, value: Any) -> str:
     if value is MISSING:
         return f"# {key} =  must be given"
-    return f"# {key} =" if value is None else f"{key} = {_toml(value)}"
+    return f"# {key} =" if value is None else f"{key} = {toml_value(value)}"
 
 
 def _described(cls: type, base: Any, prefix: str) -> Iterator[Setting]:
@@ -355,14 +355,14 @@ def _doc(cls: type) -> str:
     return inspect.cleandoc(cls.__doc__ or "")
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """Write one value as TOML."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_toml(k)} = {_toml(v)}' for k, v in value.items())}}}"
+        return f"{{{', '.join(f'{toml_value(k)} = {toml_value(v)}' for k, v in value.items())}}}"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

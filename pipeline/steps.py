@@ -37,15 +37,18 @@ from pipeline.atomic import replacing
 from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.compare import Decision, Row, champion, comparison_table
 from pipeline.config import Config
+from pipeline.downstream import Outdated, outdated
 from pipeline.export import Provenance, export
 from pipeline.fitting import MODELS, fit, naming_the_series
 from pipeline.forecasts import Forecasts
-from pipeline.ingest import IngestReport
+from pipeline.ingest import RefusedError
 from pipeline.ingest import ingest as read_prices
-from pipeline.prices import PriceStore, WriteResult
+from pipeline.prices import PriceStore
 from pipeline.prices import digest as digest_of
+from pipeline.report import IngestReport
 from pipeline.tracking import Tracker
 from pipeline.training import EpochRecord, resolve_device
+from pipeline.vintages import WriteResult
 from pipeline.windows import Panel, Split, panel, split
 
 INCUMBENT = "incumbent"
@@ -62,12 +65,32 @@ class Data:
     sha256: str
 
 
-def ingest(config: Config) -> tuple[IngestReport, WriteResult]:
-    """Read the prices named in the settings through their policies, and add what is new to the store."""
-    frame, report = read_prices(config.ingest)
-    written = PriceStore(config.folder / "prices").write(frame)
-    _write_json(config.folder / "ingest.json", report.to_dict() | asdict(written))
-    return report, written
+@dataclass(frozen=True, kw_only=True)
+class Ingested:
+    """What was read and found, what was written (None in a dry run), and what that makes out of date."""
+
+    report: IngestReport
+    written: WriteResult | None
+    outdated: list[Outdated]
+
+
+def ingest(config: Config, on_step: Callable[[str], None] = lambda _: None, *, dry: bool = False) -> Ingested:
+    """Read the prices named in the settings through their policies, and add what is new to the store.
+
+    The report goes to ingest.json, also where a policy refuses the prices.
+    """
+    account = config.folder / "ingest.json"
+    try:
+        report, written = read_prices(config.ingest, PriceStore(config.folder / "prices"), on_step, dry=dry)
+    except RefusedError as refused:
+        _write_json(account, {"refused": str(refused), "report": refused.report})
+        raise
+    if written is None:
+        return Ingested(report=report, written=None, outdated=[])
+    affected = outdated(config.folder, written.revised, config.champion, came=datetime.now(UTC))
+    counts = {"added": written.added, "unchanged": written.unchanged, "revisions": written.revisions}
+    _write_json(account, counts | {"outdated": affected, "report": report})
+    return Ingested(report=report, written=written, outdated=affected)
 
 
 def load(config: Config) -> Data:
@@ -79,7 +102,7 @@ def load(config: Config) -> Data:
         The log transform meets a price that is not above zero.
     """
     store = PriceStore(config.folder / "prices")
-    frame = store.read(_modelled(config, store))
+    frame = store.read(_modelled(config, store), known_at=config.known_at_time)
     columns = (frame["series_id"].to_numpy(), frame["time"].to_physical().to_numpy(), frame["price"].to_numpy())
     prices = panel(*columns)
     _refuse_non_positive(prices, config)
@@ -307,6 +330,8 @@ def record(config: Config) -> str:
     tracker = Tracker(config.tracking, config.folder)
     with tracker.retrain(settings.flat(config), tags) as parent:
         parent.json(comparison, "comparison.json")
+        if (account := config.folder / "ingest.json").exists():
+            parent.file(account)
         parent.json(settings.to_dict(config), "config.json")
         parent.scores({metrics.POOLED: _pooled_scores(comparison)})
         for path in sorted((config.folder / "figures").glob("*.png")):

@@ -84,7 +84,7 @@ def write_settings(path: Path, csv: Path) -> Path:
     """Write settings that fit four models in seconds; a price that is missing stays a known hole."""
     path.write_text(
         'models = ["last_value", "ar", "garch", "gru"]\n'
-        f'[ingest]\npaths = ["{csv}"]\nnull = "keep"\n'
+        f'[ingest]\npaths = ["{csv}"]\npolicy.null = "keep"\n'
         "[fit.network]\nhidden = 4\nlayers = 1\n"
         '[fit.training]\nepochs = 3\nlanes = 6\ndevice = "cpu"\n'
     )
@@ -97,9 +97,9 @@ class Watched:
     def __init__(self) -> None:
         self.told: list[tuple[str, Any]] = []
 
-    def ingested(self, report: Any) -> None:
+    def ingested(self, result: Any) -> None:
         """Keep what was read."""
-        self.told.append(("ingested", report))
+        self.told.append(("ingested", result))
 
     def begins(self, what: str, epochs: int = 0) -> None:
         """Keep what begins."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from pipeline.prices import PriceStore
 from pipeline.session import Session
 from pipeline.settings import load
 
-SHARED = ("--config", "--set", "--folder")
+SHARED = ("--config", "--set", "--folder", "--json")
+SPAN = ("--since", "--until", "--known-at", "--raw")
 VERBS: dict[str, tuple[str, ...]] = {
-    "demo": ("--folder",),
-    "ingest": ("paths", *SHARED),
+    "demo": ("--folder", "--json"),
+    "ingest": ("paths", "--dry-run", *SHARED),
     "train": ("model", *SHARED),
     "backtest": ("model", *SHARED),
     "compare": SHARED,
@@ -39,7 +40,16 @@ VERBS: dict[str, tuple[str, ...]] = {
     "stream": ("source", "--out", "--dead-letters", "--model", "--snapshot", "--resume", "--warm", *SHARED),
     "replay": ("--out", "--days", "--ticks", "--model", *SHARED),
     "retrain": ("--prefect", *SHARED),
-    "config": (),
+    "init": ("paths", "--out", "--force", "--config", "--set", "--json"),
+    "inspect": ("model", "--series", "--out", *SHARED),
+    "config": ("--json",),
+    "data ls": SHARED,
+    "data show": ("series", "--rows", *SPAN, "--vintages", *SHARED),
+    "data check": ("series", *SHARED),
+    "data plot": ("series", "--out", *SPAN, *SHARED),
+    "data export": ("out", "series", *SPAN, *SHARED),
+    "data adjust": ("file", *SHARED),
+    "data revisions": ("series", *SHARED),
 }
 """Verbs in the order of the help, with their arguments and options: what scripts of users rely on."""
 
@@ -87,19 +97,27 @@ def ticks(count: int) -> bytes:
 
 def test_the_verbs_and_their_options_are_these() -> None:
     """A verb or an option that comes, goes or changes its name is seen here first."""
-    group = typer.main.get_command(app)
     found = {
         name: tuple(p.opts[0] for p in command.params if p.name != "help")
-        for name, command in group.commands.items()  # pyright: ignore[reportAttributeAccessIssue]
+        for name, command in commands(typer.main.get_command(app))
     }
     assert found == VERBS
     assert list(found) == list(VERBS)
 
 
+def commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Give every verb with its full name, those of groups too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_every_verb_has_an_example(statecast: Call, verb: str) -> None:
     """It shows one command that can be typed as it stands."""
-    code, out, _ = statecast(verb, "--help")
+    code, out, _ = statecast(*verb.split(), "--help")
     assert code == 0
     assert f"statecast {verb}" in out.split("Example:")[1]
 
@@ -234,7 +252,7 @@ def test_the_printed_settings_load_back(statecast: Call, tmp_path: Path) -> None
         (["train", "ar", "-c", "nowhere.toml"], 4, "nowhere.toml"),
         (["train", "grach"], 4, "did you mean 'garch'"),
         (["backtest", "lstm"], 4, "Run `statecast train lstm`"),
-        (["ingest", "nowhere.csv"], 3, "no file 'nowhere.csv'"),
+        (["ingest", "nowhere.csv"], 3, "no file, folder or pattern 'nowhere.csv'"),
         (["stream", "--model", "nowhere.onnx"], 5, "nowhere.onnx"),
         (["stream", "-s", "champion=none"], 5, "there are: champion"),
         (["rollback"], 5, "nothing was published before version 1"),
@@ -323,7 +341,7 @@ def test_nothing_is_left_or_sent_outside_the_data_folder(looked_at: list[object]
 
 def test_settings_come_from_the_file_then_the_command_line(workspace: Workspace) -> None:
     """Defaults, then TOML, then --set, then --folder."""
-    from flows.cli import settled
+    from flows.options import settled
 
     chosen = settled(workspace.settings, ["fit.network.hidden=7", "folder=elsewhere"], Path("here"))
     assert (chosen.fit.network.hidden, chosen.fit.training.epochs, chosen.folder) == (7, 3, Path("here"))

@@ -194,7 +194,7 @@ def test_prices_of_closed_days_are_dropped() -> None:
     daily = {"EUR/USD": (days, walk(np.random.default_rng(0), 140)), "BTC": (days, walk(np.random.default_rng(1), 140))}
     settled = settle(rows(daily), Policy(closed="drop"))
     assert fault(settled, "closed").series == {"EUR/USD": 40}
-    assert "EUR/USD" in settled.said[0]
+    assert "EUR/USD" in settled.weekends[0]
     assert fault(settle(rows(daily), Policy(), Calendars(name="24/7")), "closed").count == 0
 
 

@@ -44,7 +44,7 @@ def test_the_watcher_hears_of_each_step_before_it_runs(workspace: Workspace) -> 
 def test_a_retrain_gives_what_its_steps_gave(workspace: Workspace) -> None:
     """The result holds the report, the table of every model and series, the run, and who serves."""
     result = workspace.result
-    assert result.report.rows_read == 2100
+    assert result.ingested.report.rows_read == 2100
     assert {(row.model, row.series) for row in result.compared.rows} == {
         (model, series) for model in workspace.config.models for series in ("AAA", "BBB", "CCC", "pooled")
     }
@@ -61,7 +61,7 @@ def test_a_step_that_fails_ends_the_retrain(workspace: Workspace, watched: Watch
             raise RuntimeError(step.__name__)
 
         called.append((step.__name__, policy))
-        return stop if step is steps.train else lambda *_: (workspace.result.report, None)
+        return stop if step is steps.train else lambda *_: workspace.result.ingested
 
     with pytest.raises(RuntimeError, match="train"):
         retrain(workspace.config, watched, wrap)

@@ -9,7 +9,8 @@ from pathlib import Path
 from conftest import Workspace
 from rich.console import Console
 
-from flows.screen import Screen, champion_line, comparison_table, ingest_table, replay_line, stream_line
+from flows.screen import Screen, champion_line, comparison_table, ingest_report, replay_line, stream_line
+from pipeline.faults import CHOICES
 from pipeline.replay import Replayed
 from pipeline.stream import StreamReport
 
@@ -42,12 +43,13 @@ def test_names_are_shown_as_they_are(workspace: Workspace) -> None:
     assert "[red]OIL[/]" in written(comparison_table([row]))
 
 
-def test_the_ingest_table_has_every_fault(workspace: Workspace) -> None:
-    """Met or not, each policy is a row; the first case is named."""
-    text = written(ingest_table(workspace.result.report))
+def test_the_ingest_report_has_every_fault(workspace: Workspace) -> None:
+    """Met or not, each policy is named; the first case of one that was met is shown, and what was recognised."""
+    text = written(ingest_report(workspace.result.ingested.report))
     assert "2,100 rows read, 2,100 kept, 3 series" in text
-    assert [w for w in ("null", "non_positive", "disorder", "duplicate", "conflict") if w not in text] == []
+    assert [name for name in CHOICES if name not in text] == []
     assert "AAA at" in text
+    assert "column 'price'" in text
 
 
 def test_lines_say_what_a_stream_did() -> None:

@@ -254,7 +254,7 @@ def test_the_nested_form_survives_json(study: Study) -> None:
 def test_any_value_survives_toml(study: Study) -> None:
     """Text, numbers, lists and tables are written as TOML that reads back as the same value."""
     values: dict[str, Any] = {k: getattr(study, k) for k in ("name", "shuffle", "lags", "tags")}
-    changes = settings.assignments(f"{k}={settings._toml(v)}" for k, v in values.items())
+    changes = settings.assignments(f"{k}={settings.toml_value(v)}" for k, v in values.items())
     assert settings.load(Study, {}, changes) == Study(**values)
 
 

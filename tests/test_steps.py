@@ -63,7 +63,7 @@ def test_a_retrain_leaves_every_file(workspace: Workspace) -> None:
     """Each step's result lies where the next step, and a reader, looks for it; nothing in progress is left."""
     folder, models = workspace.folder, workspace.config.models
     champion = workspace.result.promoted
-    expected = ["ingest.json", "comparison.json", "runs.json", "mlflow.db", "prices/manifest.json"]
+    expected = ["ingest.json", "comparison.json", "runs.json", "mlflow.db", "prices/prices/manifest.json"]
     expected += [f"models/{name}.safetensors" for name in models] + [f"forecasts/{name}.parquet" for name in models]
     expected += ["figures/skill.png", "champions/champion.json", f"champions/{champion.file.name}"]
     assert [name for name in expected if not (folder / name).is_file()] == []
@@ -252,7 +252,9 @@ def test_new_prices_ask_for_a_new_walk_and_no_new_fit(copied: Any, tmp_path: Pat
     days = [str(FIRST_DAY + 700 + k) for k in range(5)]
     new = write_csv(tmp_path / "new.csv", [(name, day, "100.0") for name in NAMES for day in days])
     config = replace(copied, ingest=replace(copied.ingest, paths=(str(new),)))
-    assert steps.ingest(config)[1].added == 15
+    written = steps.ingest(config).written
+    assert written is not None
+    assert written.added == 15
     with pytest.raises(
         DataError, match=r"forecasts of last_value end at 2021-11-30.*2021-12-05.*statecast backtest last"
     ):
@@ -299,7 +301,9 @@ def test_a_price_of_zero_is_named_by_series_and_time(workspace: Workspace, tmp_p
     rows = simulated_rows()
     rows[HOLE] = (*rows[HOLE][:2], "0.0")
     csv = write_csv(tmp_path / "prices.csv", rows)
-    ingest = replace(workspace.config.ingest, paths=(str(csv),), non_positive="keep")
+    ingest = replace(
+        workspace.config.ingest, paths=(str(csv),), policy=replace(workspace.config.ingest.policy, non_positive="keep")
+    )
     config = replace(workspace.config, folder=tmp_path, ingest=ingest)
     steps.ingest(config)
     with pytest.raises(PolicyError, match=r"got 1 .* first AAA at 2021-02-04T00:00:00Z = 0.0.*'asinh'"):
@@ -318,7 +322,7 @@ def test_a_series_that_came_after_the_fit_is_refused(copied: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("gone", "step", "says"),
     [
-        ("prices/manifest.json", lambda c: steps.train(c, "ar"), "Ingest prices into it first"),
+        ("prices/prices/manifest.json", lambda c: steps.train(c, "ar"), "Ingest prices into it first"),
         ("models/ar.safetensors", lambda c: steps.backtest(c, "ar"), "ar is not trained.*`statecast train ar`"),
         ("forecasts/ar.parquet", steps.compare, "Run `statecast backtest` first"),
         ("comparison.json", steps.record, "`statecast compare` leaves"),

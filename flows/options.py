@@ -1,0 +1,114 @@
+"""Options that the verbs share, how settings are put together from them, and how a verb answers.
+
+Comes in: arguments. Goes out: `Config`, and text or JSON on standard output. Heavy libraries are imported inside the
+functions, so that `--help` answers at once. Imported by the command line.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.config import Config
+    from pipeline.prices import PriceStore
+    from pipeline.session import Session
+
+MODELS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru")
+"""Names of the models, for help and completion; those of `pipeline.fitting`, without what fits them."""
+
+
+def _models(begun: str) -> list[str]:
+    return [name for name in MODELS if name.startswith(begun)]
+
+
+def _series(ctx: typer.Context, begun: str) -> list[str]:
+    """List the series of the store that begin so, for the shell."""
+    from pipeline.prices import PriceStore
+
+    folder = ctx.params.get("folder") or Path(".statecast")
+    return [name for name in PriceStore(folder / "prices").series()["series_id"] if name.startswith(begun)]
+
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML file that holds only differences from the defaults.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="NAME=VALUE", help="One setting, such as fit.training.epochs=20. May repeat."),
+]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", "-f", help="Data folder; left out: .statecast, or as configured.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document; progress goes to standard error.")]
+Model = Annotated[
+    str, typer.Argument(help=f"Name of the model: {', '.join(MODELS)}.", autocompletion=_models, show_default=False)
+]
+SeriesNames = Annotated[
+    list[str] | None, typer.Argument(metavar="SERIES...", help="Left out: all series.", autocompletion=_series)
+]
+SeriesName = Annotated[str, typer.Argument(metavar="SERIES", help="Name of a series.", autocompletion=_series)]
+KnownAt = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="As the prices were known at this moment; left out: as they are known now."),
+]
+
+
+def settled(config: Path | None, settings: list[str] | None, folder: Path | None) -> Config:
+    """Read the settings: defaults, then the file, then the command line."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("starting"):
+        from pipeline import steps  # noqa: F401  the heavy libraries, while something moves on the terminal
+        from pipeline.config import Config
+        from pipeline.settings import assignments, load
+    # polars puts a handler of its own in front, under which a read that waits for ticks would not be interrupted
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
+    overrides = assignments(settings or [])
+    if folder is not None:
+        overrides["folder"] = str(folder)
+    return load(Config, config if config is not None else {}, overrides)
+
+
+def served(model: Path | None, config: Config) -> Session:
+    """Open the model file named, or the champion."""
+    from pipeline import champions
+    from pipeline.session import Session
+
+    return Session.load(model) if model else champions.load(config.folder / "champions", config.champion)
+
+
+def store(config: Config) -> PriceStore:
+    """Open the price store of a data folder."""
+    from pipeline.prices import PriceStore
+
+    return PriceStore(config.folder / "prices")
+
+
+def console(as_json: bool) -> Console:
+    """Give the terminal for progress: standard error where standard output is for JSON."""
+    from rich.console import Console
+
+    return Console(stderr=as_json)
+
+
+def answer(as_json: bool, result: Any, tell: Callable[[], object]) -> None:
+    """Answer with `result` as one JSON document, or by telling it to a person."""
+    if not as_json:
+        tell()
+        return
+    import orjson
+
+    form = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    typer.echo(orjson.dumps(result, default=_plain, option=form))
+
+
+def _plain(value: Any) -> Any:
+    """Give a table as a list of rows, and a path as text."""
+    return value.to_dicts() if hasattr(value, "to_dicts") else str(value)

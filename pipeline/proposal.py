@@ -1,0 +1,200 @@
+"""Proposal: settings for a user's own prices, each with the reason that the prices give for it.
+
+Comes in: paths as `statecast ingest` takes them. Goes out: `Proposal`, and its TOML with a comment above each setting.
+Nothing is kept: the prices go through a store that is thrown away. Imported by the command line.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.faults import CHOICES
+from pipeline.ingest import IngestConfig, ingest
+from pipeline.prices import PriceStore
+from pipeline.report import IngestReport
+from pipeline.settings import toml_value
+
+SHORTEST = 300
+"""Prices that a series needs before it is worth fitting a model on it."""
+
+TICKS_A_BAR = 20
+"""Ticks that a proposed bar should hold, at the median."""
+
+BARS = {"1s": 1, "10s": 10, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "1d": 86_400}
+"""Lengths of a bar, in seconds, that may be proposed."""
+
+LENIENT = {name: next(way for way in ("keep", "drop", "adjust") if way in ways) for name, ways in CHOICES.items()}
+"""Policies under which everything can be looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One proposed setting: dotted name, value, and why."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """Settings for the prices that `report` tells of, and what was seen that needs none."""
+
+    settings: tuple[Setting, ...]
+    seen: tuple[str, ...]
+    report: IngestReport
+
+    def toml(self) -> str:
+        """Write the settings as TOML, plain ones first, then by table, each under its reason."""
+        lines = [f"# {line}" for line in self.seen]
+        plain = [s for s in self.settings if "." not in s.name]
+        tables = sorted({s.name.rpartition(".")[0] for s in self.settings if "." in s.name})
+        lines += ["", *_lines(plain)]
+        for table in tables:
+            lines += [f"[{table}]", *_lines([s for s in self.settings if s.name.rpartition(".")[0] == table])]
+        return "\n".join(lines).strip() + "\n"
+
+
+def _lines(settings: Sequence[Setting]) -> list[str]:
+    written = []
+    for setting in settings:
+        key = setting.name.rpartition(".")[2]
+        written += [f"# {setting.reason}", f"{key} = {toml_value(setting.value)}", ""]
+    return written
+
+
+def propose(config: IngestConfig, on_step: Callable[[str], None] = lambda _: None) -> Proposal:
+    """Look at the prices that `config` names and propose settings for them.
+
+    Parameters
+    ----------
+    config : IngestConfig
+        What to read; its policies are not looked at.
+    on_step : callable
+        Told in words what begins.
+
+    Raises
+    ------
+    SchemaError, DataError
+        As `pipeline.ingest.ingest`.
+    """
+    with tempfile.TemporaryDirectory(prefix="statecast-") as folder:
+        store = PriceStore(Path(folder) / "prices")
+        lenient = replace(config, policy=replace(config.policy, **LENIENT))
+        report, _ = ingest(lenient, store, on_step)
+        prices = store.read(adjusted=False)
+    summary = _summary(prices)
+    proposed = (
+        *_source(config),
+        *_bars(summary, report),
+        *_scale(prices, summary),
+        *_horizon(prices, summary),
+        *_short(summary),
+        *_policies(report),
+    )
+    return Proposal(settings=proposed, seen=_seen(summary, report), report=report)
+
+
+def _summary(prices: pl.DataFrame) -> pl.DataFrame:
+    """Give for each series: rows, first and last time, median seconds between prices, lowest price."""
+    time, price = pl.col("time"), pl.col("price")
+    step = time.diff().dt.total_microseconds() / 1e6
+    return prices.group_by("series_id", maintain_order=True).agg(
+        price.count().alias("rows"),
+        time.min().alias("first"),
+        time.max().alias("last"),
+        step.median().alias("seconds"),
+        (step.quantile(0.9) / step.median()).alias("irregular"),
+        price.min().alias("lowest"),
+    )
+
+
+def _source(config: IngestConfig) -> Iterator[Setting]:
+    yield Setting(name="ingest.paths", value=config.paths, reason="what to read; a glob takes new files in too")
+
+
+def _bars(summary: pl.DataFrame, report: IngestReport) -> Iterator[Setting]:
+    """Propose time bars where prices come as trades do: at no regular times."""
+    if report.grid is not None:
+        return
+    shared = next((f.count for f in report.faults if f.name == "conflict"), 0) / max(report.rows_read, 1)
+    irregular = summary["irregular"].median()
+    if shared < 0.01 and not (isinstance(irregular, float) and irregular > 5):
+        return
+    span = (summary["last"] - summary["first"]).dt.total_seconds() / pl.Series(summary["rows"]).clip(2)
+    spacing = max(float(span.median() or 1), 1e-3)  # pyright: ignore[reportArgumentType]
+    every = next((name for name, seconds in BARS.items() if seconds >= TICKS_A_BAR * spacing), "1d")
+    why = f"a price every {spacing:.3g} s on average, at no regular times ({shared:.0%} share their time stamp)"
+    yield Setting(
+        name="ingest.bars.every", value=every, reason=f"{why}: these look like trades; bars hold about {TICKS_A_BAR}"
+    )
+
+
+def _scale(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
+    """Propose the asinh scale where a price is not above zero."""
+    low = prices.filter(pl.col("price") <= 0)
+    if not low.height:
+        positive = f"all prices are above zero (the lowest is {summary['lowest'].min():g}): log returns"
+        yield Setting(name="transform", value="log", reason=positive)
+        return
+    worst = low.sort("price").row(0, named=True)
+    where = f"{worst['series_id']} fell to {worst['price']:g} at {worst['time']:%Y-%m-%d %H:%M}"
+    yield Setting(name="transform", value="asinh", reason=f"{low.height:,} prices are zero or less ({where}): no log")
+    yield Setting(name="ingest.policy.non_positive", value="keep", reason="the asinh transform takes them")
+
+
+def _horizon(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
+    """Propose to forecast a whole block where prices are published together, else the next price."""
+    together = prices.group_by("series_id", "available_time").len()["len"].median()
+    spacing = _grid(summary)
+    if isinstance(together, float) and together >= 2:
+        why = f"{together:.0f} prices become known at once: the next of such blocks"
+        yield Setting(name="fit.horizon", value=int(together), reason=why)
+    else:
+        yield Setting(name="fit.horizon", value=1, reason=f"steps ahead; one is {spacing}")
+
+
+def _short(summary: pl.DataFrame) -> Iterator[Setting]:
+    """Propose to leave out what is too short, as long as something stays."""
+    short = summary.filter(pl.col("rows") < SHORTEST)
+    if short.height and short.height < summary.height:
+        why = f"fewer than {SHORTEST} prices: too short to fit a model on"
+        yield Setting(name="leave_out", value=tuple(short["series_id"]), reason=why)
+
+
+def _policies(report: IngestReport) -> Iterator[Setting]:
+    """Name the policy of every fault that the defaults would refuse, and say what was found."""
+    for fault in report.faults:
+        refused = CHOICES[fault.name][0] == "raise" and fault.name != "non_positive"
+        if fault.count and refused and not (fault.name == "conflict" and report.grid is None):
+            why = f"{fault.count:,} found, such as {fault.examples[0]}; the default is to refuse them"
+            yield Setting(name=f"ingest.policy.{fault.name}", value=LENIENT[fault.name], reason=why)
+
+
+def _seen(summary: pl.DataFrame, report: IngestReport) -> tuple[str, ...]:
+    """Say what was found: files, series, spacing, and faults that the defaults live with."""
+    span = f"{summary['first'].min():%Y-%m-%d} to {summary['last'].max():%Y-%m-%d}"
+    files = [f"{file.file}: {file.rows:,} rows. {'. '.join(file.said)}" for file in report.files[:5]]
+    found = [f"{f.name}: {f.count:,}, such as {f.examples[0]}" for f in report.faults if f.count and f.examples]
+    return (
+        *files,
+        f"{summary.height:,} series, {int(summary['rows'].sum()):,} prices, {span}, {_grid(summary)}",
+        *found,
+        "Settings that are left out keep their defaults: `statecast config` prints all of them.",
+    )
+
+
+def _grid(summary: pl.DataFrame) -> str:
+    """Name the usual spacing of prices."""
+    seconds = float(summary["seconds"].median() or 0)  # pyright: ignore[reportArgumentType]
+    for unit, length in (("week", 604_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            count = seconds / length
+            return f"a price a {unit}" if count == 1 else f"a price every {count:g} {unit}s"
+    return f"a price every {seconds:g} seconds"
