@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -186,9 +187,18 @@ def _json_lines(path: Path, lines: pl.LazyFrame) -> Table:
     frame = filled.select(
         "line",
         pl.when(~is_object).then(text).alias("broken"),
-        *(text.str.json_path_match(f"$[{json.dumps(key)}]").alias(f"c{i}") for i, key in enumerate(keys)),
+        *(_json_cell(text, key).alias(f"c{i}") for i, key in enumerate(keys)),
     )
     return Table(frame=frame, names=keys, sample=frame.head(SAMPLE).collect())
+
+
+def _json_cell(text: pl.Expr, key: str) -> pl.Expr:
+    """Give the value of a key as text; a number as it is written, for the match by path may round its last digit."""
+    quoted = json.dumps(key)
+    found = text.str.json_path_match(f"$[{quoted}]")
+    written = text.str.extract(rf"{re.escape(quoted)}\s*:\s*(-?\d[\d.eE+-]*)")
+    near = found.cast(pl.Float64, strict=False) / written.cast(pl.Float64, strict=False)
+    return pl.when((near - 1).abs() < 1e-12).then(written).otherwise(found)
 
 
 def _keys(texts: list[str]) -> tuple[str, ...]:
