@@ -230,6 +230,7 @@ class _Account:
             merged=self._merged,
             grid=self._config.bars.grid if self._config.bars else None,
             said=_weekends(sorted(self._weekends)),
+            others=self._source.others,
             series=tuple(SeriesReport(**row) for row in series.rows(named=True)),
             faults=told(faults.merged(self._found), self._config.policy, self._source.files),
         )

@@ -122,6 +122,8 @@ class Layout:
         The column of prices; in a wide table those of all series.
     values : tuple of int
         Columns of further values.
+    others : tuple of str
+        Further columns of numbers, which have no role.
     wide : bool
         Whether each series has a column.
     said : tuple of str
@@ -133,6 +135,7 @@ class Layout:
     available_time: int | None
     prices: tuple[int, ...]
     values: tuple[int, ...]
+    others: tuple[str, ...] = ()
     wide: bool
     said: tuple[str, ...]
 
@@ -183,6 +186,7 @@ def lay_out(names: Sequence[str], sample: pl.DataFrame, columns: Columns, *, hea
         head.said += [f"not used: {words}"] if (words := head.words(left - {price})) else []
     return Layout(
         time=time,
+        others=tuple(others),
         series_id=series,
         available_time=available,
         prices=(price,),

@@ -45,6 +45,8 @@ _AROUND = 10
 """Rows over which a split must last, and whose moves tell whether these are unusual times."""
 _UNUSUAL = 1.35
 """Usual moves; in unusual times half of the moves are larger: twice what the normal law says."""
+_SPLIT_SIZE = 10.0
+"""Usual moves below which a fall by a simple ratio may as well be news."""
 _SPLIT_SHARE, _SPLIT_MOVES = 0.05, 3.5
 """How far a move may miss the ratio of a split: as a share of the ratio's log, and in usual moves."""
 _POWER = 0.05
@@ -98,7 +100,7 @@ def oddities(prices: pl.DataFrame, *, jump_scales: float, whole: pl.Series) -> p
     kind, factor = np.full(prices.height, _NONE), np.where(away != 0, 10.0**-away, np.nan)
     spike, rest = _spikes(moves, np.flatnonzero(odd & (power == 0)), usual)
     kind[rest] = _JUMP
-    can = rest[_can_split(prices, rest, whole)]
+    can = rest[_can_split(prices, rest, whole) & (size[rest] > _SPLIT_SIZE)]
     ratio = _split_ratio(moves, can, log_usual)
     kind[can[ratio != 0]] = _SPLIT
     factor[can[ratio != 0]] = np.exp(ratio[ratio != 0])

@@ -91,7 +91,7 @@ def propose(config: IngestConfig, on_step: Callable[[str], None] = lambda _: Non
         prices = store.read(adjusted=False)
     summary = _summary(prices)
     proposed = (
-        *_source(config),
+        *_source(config, report),
         *_bars(summary, report),
         *_scale(prices, summary),
         *_horizon(prices, summary),
@@ -115,8 +115,11 @@ def _summary(prices: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _source(config: IngestConfig) -> Iterator[Setting]:
+def _source(config: IngestConfig, report: IngestReport) -> Iterator[Setting]:
     yield Setting(name="ingest.paths", value=config.paths, reason="what to read; a glob takes new files in too")
+    if beside := (*config.columns.values, *report.others):
+        why = "numbers beside the price, kept as covariates; take out what you do not want"
+        yield Setting(name="ingest.columns.values", value=beside, reason=why)
 
 
 def _bars(summary: pl.DataFrame, report: IngestReport) -> Iterator[Setting]:
@@ -157,7 +160,7 @@ def _horizon(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
         why = f"{together:.0f} prices become known at once: the next of such blocks"
         yield Setting(name="fit.horizon", value=int(together), reason=why)
     else:
-        yield Setting(name="fit.horizon", value=1, reason=f"steps ahead; one is {spacing}")
+        yield Setting(name="fit.horizon", value=1, reason=f"steps ahead; there is {spacing}")
 
 
 def _short(summary: pl.DataFrame) -> Iterator[Setting]:
@@ -196,5 +199,9 @@ def _grid(summary: pl.DataFrame) -> str:
     for unit, length in (("week", 604_800), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
             count = seconds / length
-            return f"a price a {unit}" if count == 1 else f"a price every {count:g} {unit}s"
+            return (
+                f"a price {'an' if unit == 'hour' else 'a'} {unit}"
+                if count == 1
+                else f"a price every {count:g} {unit}s"
+            )
     return f"a price every {seconds:g} seconds"

@@ -39,10 +39,13 @@ class Reading:
         table. It may scan a copy in the workspace, which must stay until it is collected.
     said : tuple of str
         What was recognised and guessed, in words.
+    others : tuple of str
+        Further columns of numbers, which were not read.
     """
 
     rows: pl.LazyFrame
     said: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 def find(paths: Sequence[str]) -> list[Path]:
@@ -104,7 +107,7 @@ def read(path: Path, index: int, columns: Columns, form: Format, workspace: Path
     said += [numbers.said] if numbers.said else []
     rows = source.wide(timed, numbers.decimal) if layout.wide else source.long(timed, numbers.decimal)
     typed = rows.with_columns(pl.lit(index, dtype=pl.UInt32).alias("file"))
-    return Reading(rows=typed.select(*READ, *columns.values), said=tuple(said))
+    return Reading(rows=typed.select(*READ, *columns.values), said=tuple(said), others=layout.others)
 
 
 @dataclass(frozen=True, kw_only=True)

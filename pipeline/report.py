@@ -96,6 +96,8 @@ class IngestReport:
         The bars that were made, in words.
     said : tuple of str
         What was taken for granted beyond the single file.
+    others : tuple of str
+        Columns of numbers in the files that were not read.
     series : tuple of SeriesReport
         By name.
     faults : tuple of Fault
@@ -108,6 +110,7 @@ class IngestReport:
     merged: int = 0
     grid: str | None = None
     said: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     series: tuple[SeriesReport, ...]
     faults: tuple[Fault, ...]
 

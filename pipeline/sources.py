@@ -38,6 +38,8 @@ class Opened:
         What was recognised in each file, in words.
     values : tuple of str
         Further columns of the rows.
+    others : tuple of str
+        Columns of numbers in the files that were not read.
     covariates, factors : DataFrame or None
         Values and corporate actions with available times of their own.
     """
@@ -46,6 +48,7 @@ class Opened:
     rows: list[pl.LazyFrame]
     said: list[tuple[str, ...]]
     values: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     covariates: pl.DataFrame | None = None
     factors: pl.DataFrame | None = None
 
@@ -118,6 +121,7 @@ def _files(paths: Sequence[str], columns: Columns, form: Format, workspace: Path
         rows=[one.rows for one in read],
         said=[one.said for one in read],
         values=columns.values,
+        others=tuple(dict.fromkeys(name for one in read for name in one.others)),
     )
 
 
