@@ -65,7 +65,7 @@ def _champion(folder: Path, revised: pl.DataFrame, name: str) -> Iterator[Outdat
     first = _first(revised, pointer.parent / champions.current(pointer.parent, name).file)
     if said := _seen(metadata.series, first, datetime.fromisoformat(metadata.cutoff_time)):
         version = champions.current(pointer.parent, name).version
-        yield Outdated(what=f"champion {name} version {version}", why=said, command="statecast retrain")
+        yield Outdated(what=f"{name} version {version}, which serves", why=said, command="statecast retrain")
 
 
 def _first(revised: pl.DataFrame, made: Path) -> dict[str, datetime]:

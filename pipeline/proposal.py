@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from pipeline.faults import CHOICES
@@ -130,8 +131,9 @@ def _bars(summary: pl.DataFrame, report: IngestReport) -> Iterator[Setting]:
     irregular = summary["irregular"].median()
     if shared < 0.01 and not (isinstance(irregular, float) and irregular > 5):
         return
-    span = (summary["last"] - summary["first"]).dt.total_seconds() / pl.Series(summary["rows"]).clip(2)
-    spacing = max(float(span.median() or 1), 1e-3)  # pyright: ignore[reportArgumentType]
+    read = {series.series_id: series.rows_read for series in report.series}
+    span = (summary["last"] - summary["first"]).dt.total_seconds()
+    spacing = float(np.median([s / max(read[n], 2) for s, n in zip(span, summary["series_id"], strict=True)])) or 1e-3
     every = next((name for name, seconds in BARS.items() if seconds >= TICKS_A_BAR * spacing), "1d")
     why = f"a price every {spacing:.3g} s on average, at no regular times ({shared:.0%} share their time stamp)"
     yield Setting(

@@ -240,6 +240,91 @@ def test_the_printed_settings_load_back(statecast: Call, tmp_path: Path) -> None
     assert load(Config, tmp_path / "desk.toml") == Config()
 
 
+# --------------------------------------------------------------------------------------------------------------- data
+
+
+def test_the_store_is_looked_at_checked_drawn_and_exported(
+    statecast: Call, looked_at: list[object], tmp_path: Path
+) -> None:
+    """The verbs of `statecast data` tell what there is, and the export is ingested back."""
+    code, out, _ = statecast("data", "ls", *looked_at)
+    assert (code, [name for name in ("AAA", "BBB", "CCC") if name not in out]) == (0, [])
+    code, out, _ = statecast("data", "show", "AAA", "--rows", 2, "--until", "2020-01-03", *looked_at)
+    assert (code, "2020-01-02" in out, "2020-01-03" in out) == (0, True, False)
+    code, out, _ = statecast("data", "check", *looked_at)
+    assert (code, "nothing found" in out or ": keep" in out) == (0, True)
+    code, out, _ = statecast("data", "plot", "AAA", "--out", tmp_path / "a.png", *looked_at)
+    assert (code, (tmp_path / "a.png").read_bytes()[:4]) == (0, b"\x89PNG")
+    code, out, _ = statecast("data", "export", tmp_path / "out.csv", "AAA", *looked_at)
+    assert (code, "700 rows" in out) == (0, True)
+    code, out, _ = statecast("ingest", tmp_path / "out.csv", "-f", tmp_path / "again", "-s", "ingest.policy.null=keep")
+    assert (code, "700 rows added, 0 already there" in out) == (0, True)
+
+
+def test_a_corrected_file_tells_what_it_makes_out_of_date(statecast: Call, desk: list[object], tmp_path: Path) -> None:
+    """One price of the past is revised: models, their forecasts and the champion are named with the way to renew."""
+    new = tmp_path / "new.csv"
+    new.write_text("series_id,time,price\nBBB,2020-02-01,1.0\n")
+    code, out, _ = statecast("ingest", new, *desk)
+    assert (code, "1 rows added, 1 of them revisions, 0 already there" in out) == (0, True)
+    assert "statecast train gru" in out
+    code, out, _ = statecast("data", "revisions", "--json", *desk)
+    told = orjson.loads(out)
+    assert [(row["series_id"], row["new_price"]) for row in told["revised"]] == [("BBB", 1.0)]
+    assert {"model gru", "champion version 1, which serves"} <= {item["what"] for item in told["outdated"]}
+
+
+def test_settings_are_proposed_and_then_work(statecast: Call, workspace: Workspace, tmp_path: Path) -> None:
+    """What `init` writes loads, and is not written over without being told to."""
+    out = tmp_path / "desk.toml"
+    code, said, _ = statecast("init", workspace.csv, "--out", out)
+    assert (code, f"written to {out}" in said.replace("\n", "")) == (0, True)
+    assert load(Config, out).ingest.paths == (str(workspace.csv),)
+    code, _, err = statecast("init", workspace.csv, "--out", out)
+    assert (code, "--force" in err) == (4, True)
+    assert statecast("init", workspace.csv, "--out", out, "--force")[0] == 0
+
+
+def test_a_model_is_looked_into(statecast: Call, looked_at: list[object], tmp_path: Path) -> None:
+    """Its kind, size and state are told, and the state that a series leaves is drawn."""
+    code, out, _ = statecast("inspect", "--series", "AAA", "--out", tmp_path / "state.png", *looked_at)
+    assert (code, "kind gru" in out, "parameters" in out, "state of a series" in out) == (0, True, True, True)
+    assert (tmp_path / "state.png").read_bytes().startswith(b"\x89PNG")
+
+
+ANSWERS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
+    "ingest": (("--dry-run",), ("report", "written")),
+    "train": (("last_value",), ("model", "seconds", "file")),
+    "backtest": (("last_value",), ("model", "forecasts")),
+    "compare": ((), ("run", "compared")),
+    "promote": (("ar",), ("model", "sha256", "version")),
+    "rollback": ((), ("model", "version")),
+    "export": (("ar", "ar.onnx"), ("model", "file")),
+    "replay": (("--ticks", "300"), ("stream", "copies")),
+    "inspect": ((), ("kind", "state", "cutoff_time", "parity")),
+    "config": ((), ("ingest", "fit", "stream")),
+    "data show": (("AAA",), ()),
+    "data ls": ((), ()),
+    "data check": ((), ()),
+    "data plot": (("AAA",), ("file",)),
+    "data export": (("out.csv",), ("rows", "file")),
+}
+
+
+def test_every_verb_answers_in_json(
+    statecast: Call, desk: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --json standard output is one document that has what a script needs, and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    for verb, (given, keys) in ANSWERS.items():
+        options = [] if verb == "config" else desk
+        code, out, _ = statecast(*verb.split(), *given, "--json", *options)
+        assert code == 0, verb
+        told = orjson.loads(out)
+        assert [key for key in keys if key not in told] == [], verb
+        assert keys or isinstance(told, list), verb
+
+
 # ------------------------------------------------------------------------------------------------------------ errors
 
 

@@ -107,7 +107,7 @@ def test_what_saw_an_old_price_is_listed(workspace: Any) -> None:
     assert named == (
         {f"model {m}": f"statecast train {m}" for m in models}
         | {f"forecasts of {m}": f"statecast backtest {m}" for m in models}
-        | {"champion champion version 1": "statecast retrain"}
+        | {"champion version 1, which serves": "statecast retrain"}
     )
     late = early.with_columns(time=pl.lit(datetime(2021, 11, 20, tzinfo=UTC)).cast(schema["time"]))
     assert {item.what for item in outdated(workspace.folder, late, "champion")} == {f"forecasts of {m}" for m in models}
