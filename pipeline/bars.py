@@ -21,6 +21,8 @@ from pipeline.rows import ORDER, READ
 
 _EVERY = re.compile(r"[1-9]\d*[smhdw]")
 _BAR, _SO_FAR = "_bar", "_so_far"
+_ROUNDING = 1e-9
+"""Share of a bar by which a sum of volumes may miss it through rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,8 @@ def bars(rows: pl.DataFrame, config: BarConfig) -> Barred:
     """
     if (config.volume or config.price == "vwap") and config.volume_column not in rows.columns:
         raise SchemaError(
-            f"bars by volume: {unknown('column', config.volume_column, rows.columns)}. Read it as a value."
+            f"bars by volume: {unknown('column', config.volume_column, rows.columns)}. Name the column of volumes: "
+            "ingest.bars.volume_column"
         )
     ticks = rows.filter(pl.col("price").is_not_null())
     marked = _by_time(ticks, config.every) if config.every else _by_amount(ticks, config)
@@ -135,8 +138,10 @@ def _by_amount(ticks: pl.DataFrame, config: BarConfig) -> pl.DataFrame:
         .agg(pl.col("_one").sum())
     )
     so_far = pl.col("_one").cum_sum().over("series_id").alias(_SO_FAR)
-    moment = moment.with_columns(so_far).with_columns(((pl.col(_SO_FAR) - pl.col("_one")) // size).alias(_BAR))
-    whole = pl.col(_SO_FAR).max().over("series_id", _BAR) >= (pl.col(_BAR) + 1) * size
+    moment = moment.with_columns(so_far).with_columns(
+        (((pl.col(_SO_FAR) - pl.col("_one")) / size + _ROUNDING).floor()).alias(_BAR)
+    )
+    whole = pl.col(_SO_FAR).max().over("series_id", _BAR) / size + _ROUNDING >= pl.col(_BAR) + 1
     moment = moment.with_columns(whole.alias("_whole")).drop("_one", _SO_FAR)
     return ticks.join(moment, on=["series_id", "time"], how="left", maintain_order="left")
 

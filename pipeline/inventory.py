@@ -84,6 +84,7 @@ def revised(store: PriceStore, series: Sequence[str] | None) -> pl.DataFrame:
     rows = store.prices.vintages(tuple(series) if series else None)
     same = pl.all_horizontal(pl.col(c) == pl.col(c).shift(1) for c in ("series_id", "time"))
     changed = rows.with_columns(pl.col("price").shift(1).alias("old_price"), same.alias("same")).filter(pl.col("same"))
+    changed = changed.filter(pl.col("old_price").ne_missing(pl.col("price")))
     return changed.select("series_id", "time", "old_price", pl.col("price").alias("new_price"), "available_time")
 
 

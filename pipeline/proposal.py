@@ -19,13 +19,16 @@ from pipeline.faults import CHOICES
 from pipeline.ingest import IngestConfig, ingest
 from pipeline.prices import PriceStore
 from pipeline.report import IngestReport
-from pipeline.settings import toml_value
+from pipeline.settings import flat, toml_value
 
 SHORTEST = 300
 """Prices that a series needs before it is worth fitting a model on it."""
 
 TICKS_A_BAR = 20
 """Ticks that a proposed bar should hold, at the median."""
+
+REGULAR = 0.25
+"""Share of equal spacings below which prices have no grid."""
 
 BARS = {"1s": 1, "10s": 10, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "1d": 86_400}
 """Lengths of a bar, in seconds, that may be proposed."""
@@ -91,7 +94,7 @@ def propose(config: IngestConfig, on_step: Callable[[str], None] = lambda _: Non
         report, _ = ingest(lenient, store, on_step)
         prices = store.read(adjusted=False)
     summary = _summary(prices)
-    proposed = (
+    made = (
         *_source(config, report),
         *_bars(summary, report),
         *_scale(prices, summary),
@@ -99,6 +102,8 @@ def propose(config: IngestConfig, on_step: Callable[[str], None] = lambda _: Non
         *_short(summary),
         *_policies(report),
     )
+    given = tuple(_given(config))
+    proposed = (*given, *(setting for setting in made if setting.name not in {s.name for s in given}))
     return Proposal(settings=proposed, seen=_seen(summary, report), report=report)
 
 
@@ -111,16 +116,24 @@ def _summary(prices: pl.DataFrame) -> pl.DataFrame:
         time.min().alias("first"),
         time.max().alias("last"),
         step.median().alias("seconds"),
-        (step.quantile(0.9) / step.median()).alias("irregular"),
+        (step == step.median()).mean().alias("regular"),
         price.min().alias("lowest"),
     )
 
 
+def _given(config: IngestConfig) -> Iterator[Setting]:
+    """Repeat what was said of the files: without it they would be read in another way."""
+    plain = flat(IngestConfig())
+    for name, value in flat(replace(config, paths=IngestConfig().paths)).items():
+        if value != plain.get(name) and value is not None:
+            yield Setting(name=f"ingest.{name}", value=value, reason="as it was given")
+
+
 def _source(config: IngestConfig, report: IngestReport) -> Iterator[Setting]:
     yield Setting(name="ingest.paths", value=config.paths, reason="what to read; a glob takes new files in too")
-    if beside := (*config.columns.values, *report.others):
+    if report.others and not config.columns.values:
         why = "numbers beside the price, kept as covariates; take out what you do not want"
-        yield Setting(name="ingest.columns.values", value=beside, reason=why)
+        yield Setting(name="ingest.columns.values", value=report.others, reason=why)
 
 
 def _bars(summary: pl.DataFrame, report: IngestReport) -> Iterator[Setting]:
@@ -128,17 +141,15 @@ def _bars(summary: pl.DataFrame, report: IngestReport) -> Iterator[Setting]:
     if report.grid is not None:
         return
     shared = next((f.count for f in report.faults if f.name == "conflict"), 0) / max(report.rows_read, 1)
-    irregular = summary["irregular"].median()
-    if shared < 0.01 and not (isinstance(irregular, float) and irregular > 5):
+    regular = summary["regular"].median()
+    if shared < 0.01 and not (isinstance(regular, float) and regular < REGULAR):
         return
     read = {series.series_id: series.rows_read for series in report.series}
     span = (summary["last"] - summary["first"]).dt.total_seconds()
     spacing = float(np.median([s / max(read[n], 2) for s, n in zip(span, summary["series_id"], strict=True)])) or 1e-3
     every = next((name for name, seconds in BARS.items() if seconds >= TICKS_A_BAR * spacing), "1d")
     why = f"a price every {spacing:.3g} s on average, at no regular times ({shared:.0%} share their time stamp)"
-    yield Setting(
-        name="ingest.bars.every", value=every, reason=f"{why}: these look like trades; bars hold about {TICKS_A_BAR}"
-    )
+    yield Setting(name="ingest.bars.every", value=every, reason=f"{why}: trades; a bar holds {TICKS_A_BAR} or more")
 
 
 def _scale(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
@@ -187,9 +198,12 @@ def _seen(summary: pl.DataFrame, report: IngestReport) -> tuple[str, ...]:
     span = f"{summary['first'].min():%Y-%m-%d} to {summary['last'].max():%Y-%m-%d}"
     files = [f"{file.file}: {file.rows:,} rows. {'. '.join(file.said)}" for file in report.files[:5]]
     found = [f"{f.name}: {f.count:,}, such as {f.examples[0]}" for f in report.faults if f.count and f.examples]
+    rows = int(summary["rows"].max())  # pyright: ignore[reportArgumentType]
+    short = (f"the longest series has {rows:,} prices: too few to trust a test on them",) if rows < SHORTEST else ()
     return (
         *files,
         f"{summary.height:,} series, {int(summary['rows'].sum()):,} prices, {span}, {_grid(summary)}",
+        *short,
         *found,
         "Settings that are left out keep their defaults: `statecast config` prints all of them.",
     )

@@ -65,7 +65,7 @@ def news(held: pl.DataFrame, rows: pl.DataFrame, now: datetime) -> pl.DataFrame:
 
 
 def revised(held: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
-    """List the new rows that follow another vintage of their (series, time), with the old values and the new ones.
+    """List the new rows that differ from the vintage before of their (series, time), with old values and new ones.
 
     Returns
     -------
@@ -74,7 +74,8 @@ def revised(held: pl.DataFrame, fresh: pl.DataFrame) -> pl.DataFrame:
     """
     values = [c for c in fresh.columns if c not in KEY]
     pairs = [e for c in values for e in (pl.col(c).shift(1).alias(f"old_{c}"), pl.col(c).alias(f"new_{c}"))]
-    again = pl.all_horizontal(_NEW, *_equals(1, "series_id", "time"))
+    other = pl.any_horizontal(pl.col(c).ne_missing(pl.col(c).shift(1)) for c in values)
+    again = pl.all_horizontal(_NEW, other, *_equals(1, "series_id", "time"))
     rows = _stacked(held, fresh, "time", "available_time")
     return rows.select(*KEY, *pairs, again.alias(_NEW)).filter(_NEW).drop(_NEW)
 
@@ -110,7 +111,7 @@ def _refuse(clash: pl.DataFrame, given: Sequence[str]) -> None:
         f"conflict: {clash.height} rows give other values for the same series, time and available_time;"
         f" the first is {first['series_id']} at {first['time']}: {pairs},"
         f" {'neither with an available_time' if moment is None else f'both available at {moment}'}."
-        " Give a revised value a later available_time, or settle it in ingest (ingest.policy.conflict = 'drop')."
+        " A value that was revised needs a later available_time, or none: then it is known from the ingest on."
     )
 
 

@@ -174,7 +174,9 @@ def test_a_conflicting_price_is_refused_and_nothing_of_its_frame_is_kept(tmp_pat
     store = VintageStore(tmp_path)
     store.write(frame(("a", 1, 1, 10.0)))
     before = content(tmp_path)
-    with pytest.raises(PolicyError, match=r"conflict: 1 rows .* a at 1970-01-02 .*: price 10.0 and 10.5, .*'drop'"):
+    with pytest.raises(
+        PolicyError, match=r"conflict: 1 rows .* a at 1970-01-02 .*: price 10.0 and 10.5, .*later available_time"
+    ):
         store.write(frame(*[(s, 1, 1, 10.5) for s in "bcdefgha"]))
     with pytest.raises(PolicyError, match=r"price 2\.0 and None"):
         store.write(frame(("z", 1, 1, 2.0), ("z", 1, 1, None)))
@@ -427,7 +429,7 @@ def modelled(writes: list[list[tuple[str, int, int | None, float | None]]]) -> t
     held: dict[tuple[str, int], dict[int, float | None]] = {}
     revisions = []
     for k, rows in enumerate(writes):
-        revisions.append(0)
+        fresh: list[tuple[tuple[str, int], int]] = []
         for series, time, known, price in sorted(rows, key=lambda row: (row[2] is None, row[2] or 0)):
             vintages = held.setdefault((series, time), {})
             moment = known
@@ -440,7 +442,9 @@ def modelled(writes: list[list[tuple[str, int, int | None, float | None]]]) -> t
                     raise KeyError("conflict")
                 continue
             vintages[moment] = price
-            revisions[-1] += moment > min(vintages)
+            fresh.append(((series, time), moment))
+        befores = [(held[key], m, max((v for v in held[key] if v < m), default=None)) for key, m in fresh]
+        revisions.append(sum(before is not None and v[before] != v[m] for v, m, before in befores))
     return held, revisions
 
 
