@@ -14,7 +14,7 @@ import typer
 
 from flows import data_commands
 from flows.options import AsJson, ConfigFile, Folder, Model, Settings, answer, console, served, settled, store
-from models.errors import StatecastError
+from models.errors import DataError, StatecastError
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -65,7 +65,8 @@ def ingest(
     Files are CSV, TSV, JSON lines, Parquet or Arrow, also compressed, long (a row a price) or wide (a column a series);
     folders and globs are searched. What is recognised in them is said, and every guess can be replaced by a setting
     (ingest.columns, ingest.format). In place of files: `sample` for bundled prices, `epf PATH` for the electricity
-    benchmark as published, `yfinance AAPL MSFT` and `ccxt BTC/USDT` for prices from the net.
+    benchmark as published, `yfinance AAPL MSFT` and `ccxt BTC/USDT` for prices from the net. With --dry-run the exit
+    code is 3 where a policy would refuse.
 
     Example: statecast ingest prices.csv --set ingest.columns.price=close --set ingest.policy.spike=drop
     """
@@ -80,6 +81,8 @@ def ingest(
     with Screen(console(as_json)) as screen:
         result = steps.ingest(chosen, screen.begins, dry=dry_run)
     answer(as_json, result, lambda: told_ingest(result, chosen.folder / "prices"))
+    if result.report.refused:
+        raise typer.Exit(DataError.exit_code)
 
 
 @app.command()
@@ -397,8 +400,12 @@ def main() -> None:
     try:
         app()
     except (StatecastError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-        sys.exit(error.exit_code if isinstance(error, StatecastError) else 1)
+        said, code = " ".join(str(error).split()), error.exit_code if isinstance(error, StatecastError) else 1
+        typer.echo(f"error: {said}", err=True)
+        if "--json" in sys.argv:
+            told = {"error": said, "code": code, "report": getattr(error, "report", None)}
+            answer(True, told, lambda: None)
+        sys.exit(code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:
             typer.echo(

@@ -104,9 +104,17 @@ def ingest_report(report: IngestReport) -> Group:
         parts.append(f"  {escape(file.file)}: {file.rows:,} rows")
         parts += [f"    [dim]{escape(said)}[/]" for said in file.said]
     parts += _more(len(report.files), "files")
-    parts += [f"  {escape(said)}" for said in (*report.said, *([f"bars: {report.grid}"] if report.grid else []))]
+    parts += [f"  {escape(said)}" for said in (*report.said, *_bars(report))]
     met, unmet = _met(report)
     return Group(*parts, *_fault_lines(met), *([f"[dim]not met: {', '.join(unmet)}[/]"] if unmet else []))
+
+
+def _bars(report: IngestReport) -> list[str]:
+    """Say what became of ticks."""
+    if report.grid is None:
+        return []
+    counts = f"{report.merged:,} ticks merged, {report.forming:,} left out with a bar that was not whole"
+    return [f"{report.grid}: {counts}, {report.empty:,} bars without a tick"]
 
 
 def _met(report: IngestReport) -> tuple[list[Fault], list[str]]:
@@ -134,7 +142,9 @@ def told_ingest(result: Ingested, store: Path) -> None:
     console = Console()
     console.print(ingest_report(result.report), highlight=False)
     if result.written is None:
-        console.print("nothing written: a dry run", highlight=False)
+        names = ", ".join(fault.name for fault in result.report.refused)
+        refused = f"; {names} would be refused, and then nothing is written" if names else ""
+        console.print(f"nothing written: a dry run{refused}", highlight=False)
         return
     written = result.written
     revised = f", {written.revisions:,} of them revisions" if written.revisions else ""

@@ -75,7 +75,7 @@ def read(path: Path) -> Epf:
     """
     said: list[str] = []
     markets: dict[str, pl.DataFrame] = {}
-    for file in _files(path):
+    for file in files(path):
         rows = _published(file, said) if file.suffix == ".csv" else _long(file)
         for market in rows.partition_by("series_id", maintain_order=True):
             name = market["series_id"][0]
@@ -94,13 +94,14 @@ def read(path: Path) -> Epf:
     return Epf(prices=prices, covariates=covariates, said=tuple(said))
 
 
-def _files(path: Path) -> list[Path]:
+def files(path: Path) -> list[Path]:
+    """Find the files of a path: itself, or those of a folder, sorted."""
     if path.is_file() and path.suffix in (".csv", ".parquet"):
         return [path]
-    files = sorted(p for p in path.glob("*") if p.suffix in (".csv", ".parquet")) if path.is_dir() else []
-    if not files:
+    found = sorted(p for p in path.glob("*") if p.suffix in (".csv", ".parquet")) if path.is_dir() else []
+    if not found:
         raise DataError(f"{path}: expected a .csv or .parquet file, or a folder of them (looked from {Path.cwd()})")
-    return files
+    return found
 
 
 def _published(file: Path, said: list[str]) -> pl.DataFrame:

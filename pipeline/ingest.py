@@ -136,7 +136,7 @@ def ingest(
             on_step(f"reading {name}")
             _spill(rows, scratch / "buckets" / str(number), name)
         on_step("checking prices")
-        account = _Account(config, source)
+        account = _Account(config, source, _held(config, store))
         if dry:
             for _ in _settled(config, scratch, account):
                 pass
@@ -193,21 +193,47 @@ def _settled(config: IngestConfig, scratch: Path, account: _Account) -> Iterator
         repeated = faults.repeated_moments(faults.moments(rows) for rows in staging.buckets(folder))
     for rows in staging.buckets(folder):
         bucket = faults.settle(rows, config.policy, config.calendar, bars_of=config.bars, repeated=repeated)
+        if config.bars is not None and account.held:
+            going_on = _going_on(bucket.rows, config.bars, account.held)
+            left_out = bucket.incomplete + bucket.rows.height - going_on.height
+            bucket = replace(bucket, rows=going_on, incomplete=left_out)
         account.take(rows, bucket)
         yield bucket.rows
+
+
+def _held(config: IngestConfig, store: PriceStore) -> frozenset[str]:
+    """Name the series that the store holds, where bars are made that would go on from theirs."""
+    if config.bars is None or not store.prices.exists():
+        return frozenset()
+    return frozenset(store.prices.series()["series_id"])
+
+
+def _going_on(bars: pl.DataFrame, config: BarConfig, held: frozenset[str]) -> pl.DataFrame:
+    """Leave out the first bar of a series that is held: the ticks before its first may have come in an earlier file.
+
+    Bars of ticks or volume are counted from the first tick on: those of another file would be other bars.
+    """
+    again = bars["series_id"].is_in(list(held))
+    if again.any() and config.every is None:
+        raise DataError(
+            f"{config.grid}: {bars.filter(again)['series_id'][0]} is in the store already, and bars of ticks or volume "
+            "cannot go on from those of an earlier ingest. Ingest all files together into a new data folder"
+        )
+    return bars.filter(~(again & bars["series_id"].is_first_distinct()))
 
 
 class _Account:
     """What was read and found, bucket after bucket."""
 
-    def __init__(self, config: IngestConfig, source: Opened) -> None:
+    def __init__(self, config: IngestConfig, source: Opened, held: frozenset[str]) -> None:
         self._config, self._source = config, source
+        self.held = held
         self._found: list[tuple[Found, ...]] = [tuple(Found(name=name) for name in CHOICES)]
         self._files: list[pl.DataFrame] = [pl.DataFrame(schema={"file": pl.UInt32, "len": pl.UInt32})]
         self._series: list[pl.DataFrame] = []
         self._factors: list[pl.DataFrame] = []
         self._weekends: list[str] = []
-        self._merged = 0
+        self._merged = self._forming = self._empty = self._early = 0
 
     def take(self, read: pl.DataFrame, settled: Settled) -> None:
         """Put down one bucket."""
@@ -216,7 +242,11 @@ class _Account:
         self._series.append(_series(read, settled))
         self._factors.append(settled.factors)
         self._weekends += settled.weekends
-        self._merged += settled.merged + settled.incomplete
+        self._merged += settled.merged
+        self._forming += settled.incomplete
+        self._early += int((settled.rows["available_time"] < settled.rows["time"]).sum())
+        if self._config.bars is not None:
+            self._empty += settled.rows["line"].null_count()
 
     def report(self) -> IngestReport:
         """Give the account of all buckets."""
@@ -228,8 +258,10 @@ class _Account:
             rows_read=sum(rows.values()),
             rows_kept=int(series["rows_kept"].sum()) if series.height else 0,
             merged=self._merged,
+            forming=self._forming,
+            empty=self._empty,
             grid=self._config.bars.grid if self._config.bars else None,
-            said=_weekends(sorted(self._weekends)),
+            said=(*_weekends(sorted(self._weekends)), *_early(self._early)),
             others=self._source.others,
             series=tuple(SeriesReport(**row) for row in series.rows(named=True)),
             faults=told(faults.merged(self._found), self._config.policy, self._source.files),
@@ -262,6 +294,11 @@ def _weekends(names: Sequence[str]) -> tuple[str, ...]:
         return ()
     more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
     return (f"closed at weekends, being currencies by name: {', '.join(names[:5])}{more}",)
+
+
+def _early(count: int) -> tuple[str, ...]:
+    """Say that prices were known before their own time: right for auctions, else two columns are swapped."""
+    return (f"{count:,} prices were known before their time, as where a day ahead is published",) if count else ()
 
 
 def _series(read: pl.DataFrame, settled: Settled) -> pl.DataFrame:

@@ -126,7 +126,8 @@ def _given(config: IngestConfig) -> Iterator[Setting]:
     plain = flat(IngestConfig())
     for name, value in flat(replace(config, paths=IngestConfig().paths)).items():
         if value != plain.get(name) and value is not None:
-            yield Setting(name=f"ingest.{name}", value=value, reason="as it was given")
+            kept = tuple(value) if isinstance(value, list) else value
+            yield Setting(name=f"ingest.{name}", value=kept, reason="as it was given")
 
 
 def _source(config: IngestConfig, report: IngestReport) -> Iterator[Setting]:

@@ -82,7 +82,7 @@ class SeriesReport:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestReport:
-    """Account of an ingest: rows kept = rows read - dropped + added - merged into bars.
+    """Account of an ingest: rows kept = rows read - dropped + added - merged - forming + empty.
 
     Attributes
     ----------
@@ -90,8 +90,9 @@ class IngestReport:
         What was read.
     rows_read, rows_kept : int
         Rows of prices.
-    merged : int
-        Rows that went into a bar with others; 0 where no bars were made.
+    merged, forming, empty : int
+        Ticks that went into a bar with others; ticks of bars whose beginning or end was not there, which were left
+        out; time bars without a tick. 0 where no bars were made.
     grid : str or None
         The bars that were made, in words.
     said : tuple of str
@@ -108,6 +109,8 @@ class IngestReport:
     rows_read: int
     rows_kept: int
     merged: int = 0
+    forming: int = 0
+    empty: int = 0
     grid: str | None = None
     said: tuple[str, ...] = ()
     others: tuple[str, ...] = ()

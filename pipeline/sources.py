@@ -125,11 +125,14 @@ def _files(paths: Sequence[str], columns: Columns, form: Format, workspace: Path
     )
 
 
-def _table(name: str, rows: pl.DataFrame, said: tuple[str, ...], **beside: pl.DataFrame | None) -> Opened:
+def _table(
+    name: str, rows: pl.DataFrame, said: tuple[str, ...], *, index: int = 0, **beside: pl.DataFrame | None
+) -> Opened:
     """Give rows that are in memory as those of one file; columns that they lack are filled up."""
+    header = 1 if name.endswith(".csv") else 0
     lacking = {
-        "file": pl.lit(0, pl.UInt32),
-        "line": pl.int_range(1, pl.len() + 1, dtype=pl.Int64),
+        "file": pl.lit(index, pl.UInt32),
+        "line": pl.int_range(1 + header, pl.len() + 1 + header, dtype=pl.Int64),
         "fold": pl.lit(0).cast(pl.Duration("us")),
         "available_time": pl.lit(None, READ["available_time"]),
         "unreadable": pl.lit(None, pl.String),
@@ -140,10 +143,17 @@ def _table(name: str, rows: pl.DataFrame, said: tuple[str, ...], **beside: pl.Da
 
 
 def _epf(paths: Sequence[str]) -> Opened:
-    read = [epf.read(Path(path)) for path in paths]
-    covariates = pl.concat([one.covariates for one in read], how="diagonal")
-    said = tuple(line for one in read for line in one.said)
-    return _table(", ".join(paths), pl.concat([one.prices for one in read]), said, covariates=covariates)
+    files = [path for name in paths for path in epf.files(Path(name))]
+    read = [epf.read(path) for path in files]
+    opened = [
+        _table(str(path), one.prices, one.said, index=k) for k, (path, one) in enumerate(zip(files, read, strict=True))
+    ]
+    return Opened(
+        files=[str(path) for path in files],
+        rows=[one.rows[0] for one in opened],
+        said=[one.said for one in read],
+        covariates=pl.concat([one.covariates for one in read], how="diagonal"),
+    )
 
 
 def _vendor(source: str, names: Sequence[str], vendor: VendorConfig) -> Opened:

@@ -292,6 +292,18 @@ def test_a_model_is_looked_into(statecast: Call, looked_at: list[object], tmp_pa
     assert (tmp_path / "state.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_refusal_is_told_in_json_too(statecast: Call, tmp_path: Path) -> None:
+    """Standard output has the error, its code and the whole report; a dry run ends with the same code."""
+    path = tmp_path / "prices.csv"
+    path.write_text("series_id,time,price\na,2020-01-01,1\na,2020-01-02,0\n")
+    code, out, err = statecast("ingest", path, "--json", "-f", tmp_path / "desk")
+    told = orjson.loads(out)
+    assert (code, told["code"], "error: non_positive" in err) == (3, 3, True)
+    assert [f["name"] for f in told["report"]["faults"] if f["count"] and f["policy"] == "raise"] == ["non_positive"]
+    code, out, _ = statecast("ingest", path, "--dry-run", "-f", tmp_path / "desk")
+    assert (code, "non_positive would be refused" in out) == (3, True)
+
+
 ANSWERS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "ingest": (("--dry-run",), ("report", "written")),
     "train": (("last_value",), ("model", "seconds", "file")),

@@ -157,8 +157,30 @@ def test_trades_become_bars_and_the_grid_is_kept(tmp_path: Path) -> None:
     times, values = prices["time"].to_list(), prices["price"].to_list()
     assert times == [utc(2020, 9, 13, 12, 27), utc(2020, 9, 13, 12, 28)]
     assert values == pytest.approx([(10 + 2 * 11) / 3, (12 + 13 + 4 * 12) / 6])
-    assert report.rows_read == report.rows_kept + report.merged == 6
+    assert report.rows_read == report.rows_kept + report.merged + report.forming == 6
+    assert (report.merged, report.forming, report.empty) == (3, 1, 0)
     assert PriceStore(tmp_path / "store").series()["grid"].to_list() == ["1m bars, vwap, empty: null"]
+
+
+def test_bars_of_two_files_are_those_of_one(tmp_path: Path) -> None:
+    """A file cut in the middle of a bar leaves that bar out, never a wrong one; bars of ticks cannot go on at all."""
+    rng = np.random.default_rng(0)
+    second = 1_600_000_000 + np.sort(rng.integers(0, 3600, 2000))
+    lines = [f"{s},{p}" for s, p in zip(second, 100 + rng.standard_normal(2000).round(3), strict=True)]
+    parts = (lines[:1003], lines[1003:], lines)
+    first, rest, whole = (csv(tmp_path, *part, header="time,price\n", name=f"{k}.csv") for k, part in enumerate(parts))
+    columns, bars = Columns(series_id=None), BarConfig(every="1m", price="mean")
+    for path in (first, rest):
+        csv(tmp_path, *Path(path).read_text().splitlines()[1:], header="time,price\n", name="a.csv")
+        taken(tmp_path / "parts", str(tmp_path / "a.csv"), bars=bars, columns=columns)
+    (tmp_path / "a.csv").write_text(Path(whole).read_text())
+    together = taken(tmp_path / "whole", str(tmp_path / "a.csv"), bars=bars, columns=columns)[0]
+    apart = PriceStore(tmp_path / "parts" / "store").read()
+    assert apart.height == together.height - 1
+    assert apart.join(together, on=["series_id", "time", "price"], how="anti").is_empty()
+    taken(tmp_path / "ticks", str(tmp_path / "a.csv"), bars=BarConfig(ticks=10))
+    with pytest.raises(DataError, match="bars of ticks or volume cannot go on"):
+        taken(tmp_path / "ticks", str(tmp_path / "a.csv"), bars=BarConfig(ticks=10))
 
 
 # --------------------------------------------------------------------------------------------------------- policies
@@ -194,6 +216,7 @@ def test_a_dry_run_tells_and_writes_nothing(tmp_path: Path) -> None:
     path = csv(tmp_path, "a,2020-01-01,1", "a,2020-01-02,0")
     store = PriceStore(tmp_path / "store")
     report, written = ingest(IngestConfig(paths=(path,)), store, dry=True)
+    assert [fault.name for fault in report.refused] == ["non_positive"]
     assert written is None
     assert met(report, "non_positive")[0] == 1
     assert not store.prices.exists()
