@@ -126,7 +126,7 @@ def _files(paths: Sequence[str], columns: Columns, form: Format, workspace: Path
 
 
 def _table(
-    name: str, rows: pl.DataFrame, said: tuple[str, ...], *, index: int = 0, **beside: pl.DataFrame | None
+    name: str, rows: pl.DataFrame, said: tuple[str, ...], *, index: int = 0, factors: pl.DataFrame | None = None
 ) -> Opened:
     """Give rows that are in memory as those of one file; columns that they lack are filled up."""
     header = 1 if name.endswith(".csv") else 0
@@ -139,7 +139,9 @@ def _table(
     }
     filled = rows.with_columns(**{k: v for k, v in lacking.items() if k not in rows.columns})
     values = tuple(name for name in rows.columns if name not in READ)
-    return Opened(files=[name], rows=[filled.select(*READ, *values).lazy()], said=[said], values=values, **beside)
+    return Opened(
+        files=[name], rows=[filled.select(*READ, *values).lazy()], said=[said], values=values, factors=factors
+    )
 
 
 def _epf(paths: Sequence[str]) -> Opened:
