@@ -12,7 +12,7 @@ Times off any grid, such as ticks, have no calendar. A named calendar is an exch
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -45,6 +45,12 @@ _FULL = 0.95
 """Share of all moments from which every one is expected."""
 _SPARSE = 50
 """Steps of a grid for each row from which it is no grid."""
+_SETTLED = 100
+"""Rows from which a daily series shows on which days of the week it has none."""
+_STRAY, _HANDFUL = 0.05, 5
+"""Share of the rows of the busiest day of the week, and number of rows, up to which those of a day are stray."""
+_UNEXPLAINED = 0.2
+"""Share of the gaps that may be left, or come anew as closed days, where an exchange explains them."""
 _NONE = np.zeros(0, np.int64)
 _FIAT = (
     "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNH|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|KRW|KWD|KZT|LKR|MAD"
@@ -143,10 +149,11 @@ def follow(times: pl.DataFrame, calendars: Calendars) -> Followed:
 
 
 def closed(times: pl.DataFrame, calendars: Calendars) -> pl.Series:
-    """Say at which rows the market is closed: by the named calendar, else at weekends of daily currencies.
+    """Say at which rows the market is closed: by the named calendar, or else by the one that is learned.
 
     Daily rows are of a day; of other rows those are open that lie between the opening and the close of a session, both
-    included, as a bar may be named by either end.
+    included, as a bar may be named by either end. What is learned closes daily series only: currencies at weekends, and
+    from 100 rows on any series on a day of the week with at most 5 rows, fewer than 5 % of those of its busiest day.
 
     Parameters
     ----------
@@ -161,16 +168,54 @@ def closed(times: pl.DataFrame, calendars: Calendars) -> pl.Series:
         One for each row.
     """
     spacing = pl.col("time").diff().median().over("series_id")
-    daily = times.select((spacing >= pl.duration(hours=20)).fill_null(False).alias("closed"))["closed"]
+    daily, weekly = times.select(
+        (spacing >= pl.duration(hours=20)).fill_null(False).alias("closed"),
+        (spacing > pl.duration(hours=28)).fill_null(False).alias("weekly"),
+    )
     local = times["time"].dt.convert_time_zone(calendars.time_zone)
     if calendars.name is None:
-        return daily & (local.dt.weekday() > 5) & _currency(times["series_id"])
+        weekend = (local.dt.weekday() > 5) & _currency(times["series_id"])
+        return daily & (weekend | (~weekly & _stray(times["series_id"], local.dt.weekday())))
     utc = times["time"].to_physical().to_numpy()
     hours = _hours(calendars.name, *_years(utc))
     days = local.dt.date().cast(pl.Datetime("us")).to_physical().to_numpy()
     place = np.searchsorted(hours.opens, utc, side="right") - 1
     shut = np.where(daily.to_numpy(), ~np.isin(days, hours.days), (place >= 0) & (utc > hours.closes[place]))
     return pl.Series("closed", shut & (utc >= hours.days[0]))
+
+
+def explaining(
+    times: pl.DataFrame, names: Sequence[str] = ("XNYS", "XLON", "XETR", "XPAR", "XTKS", "XHKG")
+) -> str | None:
+    """Find the exchange whose holidays explain the gaps of daily series that are learned as Mon-Fri.
+
+    Parameters
+    ----------
+    times : DataFrame
+        Columns of `WHEN`, sorted by both and unique; a few series are enough.
+    names : sequence of str
+        Calendars to try; of equal ones the first is taken.
+
+    Returns
+    -------
+    str or None
+        The calendar under which at most a fifth of the gaps of all those series is left, rows at closed days counted
+        as gaps; None if there is none, or no gap.
+    """
+    followed = follow(times, Calendars())
+    working = [name for name, said in followed.words.items() if said == "Mon-Fri"]
+    gaps = followed.missing.filter(pl.col("series_id").is_in(working)).height
+    if not gaps:
+        return None
+    times = times.filter(pl.col("series_id").is_in(working))
+    left = {name: _misfits(times, Calendars(name=name)) for name in names}
+    best = min(left, key=left.__getitem__)
+    return best if left[best] <= _UNEXPLAINED * gaps else None
+
+
+def _misfits(times: pl.DataFrame, calendars: Calendars) -> int:
+    """Count the moments that are missing or closed by a calendar."""
+    return follow(times, calendars).missing.height + int(closed(times, calendars).sum())
 
 
 def currencies(names: pl.Series) -> pl.Series:
@@ -180,6 +225,15 @@ def currencies(names: pl.Series) -> pl.Series:
 
 def _currency(names: pl.Series) -> pl.Series:
     return names.str.to_uppercase().str.contains(_CURRENCY)
+
+
+def _stray(names: pl.Series, weekday: pl.Series) -> pl.Series:
+    """Say which rows are on a day of the week that their series hardly uses."""
+    number = pl.len().over("series_id", "weekday")
+    few = (number <= _HANDFUL) & (number < _STRAY * number.max().over("series_id"))
+    return pl.DataFrame({"series_id": names, "weekday": weekday}).select(
+        stray=few & (pl.len().over("series_id") >= _SETTLED)
+    )["stray"]
 
 
 def _each(times: pl.DataFrame, zone: str) -> Iterator[tuple[str, _Series]]:

@@ -33,7 +33,8 @@ _AT = "_at"
 _TRADES = 0.05
 """Share of the rows of a series that share their time, from which they look like trades."""
 _FEWEST = 3
-"""Series that must repeat at a moment for it to be a copied one."""
+"""Series that must repeat at a moment for it to be a copied one, or miss it for it to be a holiday."""
+_HOLIDAYS = pl.Schema({"calendar": pl.String, "time": UTC_TIME})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,8 @@ class Policy:
     closed : {"keep", "drop", "raise"}
         A price at a time at which the market is closed.
     gap : {"keep", "fill", "raise"}
-        A moment at which the calendar of a series expects a row and there is none; fill puts in a known hole.
+        A moment at which the calendar of a series expects a row and none was read; fill puts in a known hole, also
+        where a null was dropped. By a learned calendar it is a holiday if three or more series all miss it.
     short : {"keep", "drop", "raise"}
         A series with few rows.
     jump_scales : float
@@ -193,6 +195,7 @@ def settle(
     *,
     bars_of: BarConfig | None = None,
     repeated: pl.Series | None = None,
+    holidays: pl.DataFrame | None = None,
 ) -> Settled:
     """Put rows through the policies.
 
@@ -213,6 +216,9 @@ def settle(
     repeated : Series of datetime, optional
         Moments at which every series repeats, from `repeated_moments` over all the series; those of `rows` by default.
         Bars are not checked for repeats.
+    holidays : DataFrame, optional
+        Moments that no series has, from `common_holidays` over all the series; those of `rows` by default. Bars have
+        none.
 
     Raises
     ------
@@ -220,16 +226,19 @@ def settle(
         If bars need volumes and there are none.
     """
     calendars, desk = calendars or Calendars(), _Desk(policy)
-    rows = _settled_rows(desk, folded(rows.sort(ORDER)))
+    rows = folded(rows.sort(ORDER))
+    unpriced = rows.filter(_whole() & ~pl.col("price").is_finite().fill_null(False)).select(_MOMENT)
+    rows = _settled_rows(desk, rows)
     merged = incomplete = 0
     if bars_of is None:
         rows = _settled_keys(desk, rows)
         repeated = repeated_moments([moments(rows)]) if repeated is None else repeated
+        holidays = common_holidays([absences(rows, calendars)]) if holidays is None else holidays
     else:
         barred = bars(rows, bars_of)
         rows, merged, incomplete = barred.rows, barred.merged, barred.incomplete
-        repeated = pl.Series([], dtype=UTC_TIME)
-    rows, factors, words, weekends = _settled_series(desk, rows, calendars, repeated)
+        repeated, holidays = pl.Series([], dtype=UTC_TIME), _HOLIDAYS.to_frame()
+    rows, factors, words, weekends = _settled_series(desk, rows, calendars, repeated, holidays, unpriced)
     return Settled(
         rows=rows,
         found=desk.found,
@@ -242,7 +251,12 @@ def settle(
 
 
 def check(
-    prices: pl.DataFrame, policy: Policy, calendars: Calendars | None = None, *, repeated: pl.Series | None = None
+    prices: pl.DataFrame,
+    policy: Policy,
+    calendars: Calendars | None = None,
+    *,
+    repeated: pl.Series | None = None,
+    holidays: pl.DataFrame | None = None,
 ) -> tuple[Found, ...]:
     """Look for the faults of series in stored prices, and change nothing.
 
@@ -254,7 +268,7 @@ def check(
         The thresholds; what it says about faults is not used.
     calendars : Calendars, optional
         Which calendar to use; learned by default.
-    repeated : Series of datetime, optional
+    repeated, holidays : optional
         As in `settle`.
 
     Returns
@@ -265,18 +279,40 @@ def check(
     prices = prices.select(*_MOMENT, "price")
     absent = {name: pl.lit(None, dtype=dtype) for name, dtype in READ.items() if name not in prices.columns}
     rows = ordered(prices.with_columns(**absent).with_row_index(ORDER), "time")
-    desk = _Desk(replace(policy, **dict.fromkeys(_OF_SERIES, "keep")))
+    desk, calendars = _Desk(replace(policy, **dict.fromkeys(_OF_SERIES, "keep"))), calendars or Calendars()
     repeated = repeated_moments([moments(rows)]) if repeated is None else repeated
-    _settled_series(desk, rows, calendars or Calendars(), repeated)
+    holidays = common_holidays([absences(rows, calendars)]) if holidays is None else holidays
+    _settled_series(desk, rows, calendars, repeated, holidays, rows.select(_MOMENT).clear())
     return tuple(found for found in desk.found if found.name in _OF_SERIES)
 
 
 def folded(rows: pl.DataFrame) -> pl.DataFrame:
-    """Move the second row of a file with one series and local time on by the hour that the clocks go back."""
+    """Move the second row of a file with one series and local time on by the hour that the clocks go back.
+
+    The second in time is the first read where a series runs newest first, which it does if most of its steps go back.
+    Of more than two rows at such a time, those whose price is not that of the first in time are moved if there are two
+    prices in all: copies stay together. Of further prices nothing is known, and the rows stay, to be met as conflicts.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns of `rows.READ`, in the order read.
+
+    Returns
+    -------
+    DataFrame
+        The rows, with nothing left to add: `fold` is zero.
+    """
     if not (rows["fold"].to_physical() > 0).any():
         return rows
-    second = (pl.int_range(pl.len()).over("file", *_MOMENT) % 2 == 1) & pl.col("fold").is_not_null()
-    return rows.with_columns(pl.when(second).then(pl.col("time") + pl.col("fold")).otherwise("time").alias("time"))
+    step, nth, price = pl.col("time").diff(), pl.int_range(pl.len()), pl.col("price")
+    back = (step < pl.duration()).sum() > (step > pl.duration()).sum()
+    earlier = pl.when(_AT).then(nth == 1).otherwise(nth == 0)
+    priced = price.ne_missing(pl.when(_AT).then(price.last()).otherwise(price.first())) & (price.n_unique() == 2)
+    second = pl.when(pl.len() == 2).then(~earlier).otherwise(priced).over("file", *_MOMENT)
+    rows = rows.with_columns(back.over("file", "series_id").alias(_AT))
+    moved = pl.when(second).then(pl.col("fold").fill_null(pl.duration())).otherwise(pl.duration())
+    return rows.with_columns(time=pl.col("time") + moved, fold=pl.duration()).drop(_AT)
 
 
 def moments(rows: pl.DataFrame) -> pl.DataFrame:
@@ -302,6 +338,44 @@ def repeated_moments(counts: Iterable[pl.DataFrame]) -> pl.Series:
     total = pl.concat(counts).group_by("time").agg(pl.col("series", "repeated").sum())
     every = (pl.col("series") >= _FEWEST) & (pl.col("series") == pl.col("repeated"))
     return total.filter(every)["time"].sort()
+
+
+def absences(rows: pl.DataFrame, calendars: Calendars) -> pl.DataFrame:
+    """Count by learned calendar and moment the series that miss it, and how many more of them run from then on.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns of `rows.READ` and `rows.ORDER`; all rows of each series.
+    calendars : Calendars
+        Which calendar to use; a named one knows its holidays, and nothing is counted.
+
+    Returns
+    -------
+    DataFrame
+        Columns `calendar`, `time`, `missing`, `more`.
+    """
+    if calendars.name is not None:
+        rows = rows.clear()
+    rows = folded(rows.sort(ORDER)).filter(pl.col("price").is_finite() & _whole())
+    rows = rows.select(WHEN.names()).unique().sort(WHEN.names())
+    followed = follow(rows, calendars)
+    span = rows.group_by("series_id").agg(pl.col("time").min().alias("first"), pl.col("time").max().alias("last"))
+    after = pl.col("last") + pl.duration(microseconds=1)
+    events = [
+        followed.missing.with_columns(missing=1, more=0),
+        span.select("series_id", time="first", missing=0, more=1),
+        span.select("series_id", time=after, missing=0, more=-1),
+    ]
+    named = pl.concat(events, how="vertical_relaxed").join(_words(followed.words), on="series_id")
+    return named.group_by(_HOLIDAYS.names()).agg(pl.col("missing", "more").cast(pl.Int64).sum())
+
+
+def common_holidays(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Find what each of three or more series of one calendar misses, in frames of `absences`: `calendar`, `time`."""
+    total = pl.concat(counts).group_by(_HOLIDAYS.names()).agg(pl.col("missing", "more").sum()).sort(_HOLIDAYS.names())
+    running = pl.col("more").cum_sum().over("calendar")
+    return total.filter((pl.col("missing") >= _FEWEST) & (pl.col("missing") == running)).select(_HOLIDAYS.names())
 
 
 def merged(parts: Sequence[Sequence[Found]]) -> tuple[Found, ...]:
@@ -428,7 +502,12 @@ def _settled_keys(desk: _Desk, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _settled_series(
-    desk: _Desk, rows: pl.DataFrame, calendars: Calendars, repeated: pl.Series
+    desk: _Desk,
+    rows: pl.DataFrame,
+    calendars: Calendars,
+    repeated: pl.Series,
+    holidays: pl.DataFrame,
+    unpriced: pl.DataFrame,
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, str], tuple[str, ...]]:
     """Meet the faults of series; give rows, factors, calendars in words, and whose weekends are free."""
     shut = closed(rows.select(WHEN.names()), calendars)
@@ -438,7 +517,7 @@ def _settled_series(
     rows = desk.take("repeat", rows, again, "every series repeats its price")
     rows, factors = _settled_moves(desk, rows)
     rows = _settled_stretches(desk, rows)
-    rows, words = _settled_gaps(desk, rows, calendars)
+    rows, words = _settled_gaps(desk, rows, calendars, holidays, unpriced)
     few = _at(rows, pl.len().over("series_id") < desk.policy.short_length)
     first = few & _at(rows, ~_same(1, "series_id"))
     rows = desk.take("short", rows, first, pl.format("{} rows", pl.len().over("series_id")), drop=few)
@@ -477,16 +556,26 @@ def _settled_stretches(desk: _Desk, rows: pl.DataFrame) -> pl.DataFrame:
     return rows.drop("length", "place")
 
 
-def _settled_gaps(desk: _Desk, rows: pl.DataFrame, calendars: Calendars) -> tuple[pl.DataFrame, dict[str, str]]:
-    """Meet missing moments; give the rows and the calendars in words."""
+def _settled_gaps(
+    desk: _Desk, rows: pl.DataFrame, calendars: Calendars, holidays: pl.DataFrame, unpriced: pl.DataFrame
+) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Meet missing moments, of which those `unpriced` had a row; give the rows and the calendars in words."""
     followed = follow(rows.select(WHEN.names()).filter(~_same(1, *_MOMENT)), calendars)
+    missing = followed.missing.join(_words(followed.words), on="series_id", how="left", maintain_order="left")
+    missing = missing.join(holidays, on=_HOLIDAYS.names(), how="anti", maintain_order="left")
     files = rows.group_by("series_id").agg(pl.col("file").first())
-    holes = followed.missing.join(files, on="series_id", how="left", maintain_order="left")
+    holes = missing.drop("calendar").join(files, on="series_id", how="left", maintain_order="left")
+    gap = holes.join(unpriced.unique().with_columns(read=True), on=_MOMENT, how="left", maintain_order="left")["read"]
     holes = pl.concat([rows.clear(), holes.with_columns(fold=pl.duration())], how="diagonal_relaxed")
     filled = desk.policy.gap == "fill"
-    note = pl.lit("no row")
-    desk.note("gap", holes, pl.repeat(True, holes.height, eager=True), note, added=holes.height if filled else 0)
+    note = "no row" if calendars.name else "no row; if it is a holiday, name the calendar: ingest.calendar.name"
+    desk.note("gap", holes, gap.is_null(), note, added=holes.height if filled else 0)
     return ordered(pl.concat([rows, holes]), *_KEY[1:]) if filled else rows, followed.words
+
+
+def _words(words: dict[str, str]) -> pl.DataFrame:
+    """Put the calendars of series in words into a frame."""
+    return pl.DataFrame(list(words.items()), schema={"series_id": pl.String, "calendar": pl.String}, orient="row")
 
 
 def _seen(rows: pl.DataFrame) -> pl.DataFrame:

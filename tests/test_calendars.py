@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from models.errors import ConfigError
-from pipeline.calendars import WHEN, Calendars, closed, currencies, follow
+from pipeline.calendars import WHEN, Calendars, closed, currencies, explaining, follow
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MONDAY = datetime(2020, 1, 6, tzinfo=UTC)
@@ -153,6 +153,35 @@ def test_only_daily_currencies_are_closed_at_weekends() -> None:
     """Hourly prices of a currency on Sunday evening are not called closed."""
     assert closed(frame(span(14), "EUR"), Calendars()).sum() == 4
     assert closed(frame(span(14 * 24, HOUR), "EUR"), Calendars()).sum() == 0
+
+
+def test_a_stray_day_of_the_week_is_closed() -> None:
+    """Saturdays among a year of working days are, up to five; of a short series, or as a habit, they are not."""
+    working = [day for day in span(700) if day.weekday() < 5]
+    saturdays = [day for day in span(700) if day.weekday() == 5]
+    stray = frame([*working, *saturdays[20:23]])
+    assert stray.filter(closed(stray, Calendars()))["time"].to_list() == saturdays[20:23]
+    assert not closed(frame([*working, *saturdays[20:26]]), Calendars()).any()
+    assert not closed(frame([*working[:98], saturdays[2]]), Calendars()).any()
+    weeks = frame([*span(200, 7 * DAY), MONDAY + 1401 * DAY])
+    assert not closed(weeks, Calendars()).any()
+
+
+@pytest.mark.parametrize("name", ["XNYS", "XLON", "XTKS"])
+def test_holidays_tell_the_exchange(name: str) -> None:
+    """Three years of working days without an exchange's holidays are explained by it, a few gaps more or less."""
+    working = frame([day for day in span(1100, start=datetime(2016, 1, 4, tzinfo=UTC)) if day.weekday() < 5])
+    held = working.filter(~closed(working, Calendars(name=name)))
+    assert explaining(held) == name
+    assert explaining(held.filter(pl.int_range(pl.len()).is_in([100, 300]).not_())) == name
+
+
+def test_other_gaps_are_not_explained() -> None:
+    """Neither gaps at random, nor none at all, nor those of a market that never closes name an exchange."""
+    working = frame([day for day in span(1100) if day.weekday() < 5])
+    assert explaining(working) is None
+    assert explaining(working.filter(pl.int_range(pl.len()) % 29 != 7)) is None
+    assert explaining(frame([day for k, day in enumerate(span(1100)) if k % 50 != 7])) is None
 
 
 @pytest.mark.parametrize("wrong", [{"name": "XNYZ"}, {"time_zone": "Europe/Berlino"}])

@@ -18,7 +18,9 @@ from pipeline.faults import (
     Found,
     Policy,
     Settled,
+    absences,
     check,
+    common_holidays,
     merged,
     moments,
     repeated_moments,
@@ -188,6 +190,46 @@ def test_gaps_are_filled_with_known_holes() -> None:
     assert fault(settled, "gap").examples[0].time == times(300)[42]
 
 
+def test_a_dropped_null_is_no_gap() -> None:
+    """A moment whose row had no price is not missing; where gaps are filled it is a known hole again."""
+    clean = market(9, series=1)
+    null = clean.with_columns(price=pl.when(pl.col("time") == times(300)[42]).then(None).otherwise("price"))
+    assert counts(settle(null, Policy()).found) == {"null": 1}
+    filled = settle(null, Policy(gap="fill"))
+    assert (fault(filled, "gap").count, fault(filled, "gap").added) == (0, 1)
+    assert filled.rows["time"].to_list() == times(300)
+
+
+def test_what_every_series_misses_is_a_holiday() -> None:
+    """A day that none of three series has is no gap, in whatever buckets they are; one that a series has is."""
+    holiday, missed = times(300)[42], times(300)[77]
+    gone = (pl.col("time") == holiday) | ((pl.col("time") == missed) & (pl.col("series_id") != "S2"))
+    read_rows = market(15, series=3).filter(~gone)
+    whole = settle(read_rows, Policy())
+    assert fault(whole, "gap").series == {"S0": 1, "S1": 1}
+    assert {e.time for e in fault(whole, "gap").examples} == {missed}
+    assert "ingest.calendar.name" in fault(whole, "gap").examples[0].note
+    assert counts(check(prices(whole.rows), Policy())) == counts(whole.found)
+    parts = read_rows.partition_by("series_id")
+    holidays = common_holidays(absences(part, Calendars()) for part in parts)
+    assert holidays["time"].to_list() == [holiday]
+    assert merged([settle(part, Policy(), holidays=holidays).found for part in parts]) == merged([whole.found])
+    two = read_rows.filter(pl.col("series_id") != "S2")
+    assert fault(settle(two, Policy()), "gap").count == 4
+
+
+def test_a_holiday_is_of_its_calendar_and_of_those_that_cover_it() -> None:
+    """Series of other calendars, or that begin later, neither make nor undo a holiday; a named calendar has its own."""
+    holiday = times(300)[42]
+    shared = market(16, series=3).filter(pl.col("time") != holiday)
+    always = [times(1)[0] + timedelta(days=k) for k in range(420)]
+    coin = rows({"coin": (always, walk(np.random.default_rng(0), 420))})
+    late = market(17, series=1).filter(pl.col("time") > times(300)[99]).with_columns(series_id=pl.lit("late"))
+    both = read(pl.concat([shared, coin, late]))
+    assert counts(settle(both, Policy()).found) == {}
+    assert absences(both, Calendars(name="24/5")).is_empty()
+
+
 def test_prices_of_closed_days_are_dropped() -> None:
     """A currency quoted each day of the week is closed at weekends, which is said; another name is not."""
     days = [datetime(2020, 1, 6, tzinfo=UTC) + timedelta(days=k) for k in range(140)]
@@ -217,6 +259,31 @@ def test_the_second_hour_of_the_clocks_going_back_moves_on() -> None:
     settled = settle(hours, DROPPING)
     assert [t.hour for t in settled.rows["time"]] == [0, 1, 2, 3]
     assert counts(settled.found) == {}
+
+
+def twice(*price: float) -> pl.DataFrame:
+    """Make hours on the night that the clocks go back, one row a price: 1, then those given at 2:00, then 9 at 3:00."""
+    night = [datetime(2020, 10, 25, hour, tzinfo=UTC) for hour in (0, *(1 for _ in price), 3)]
+    hours = rows({"S": (night, np.array([1.0, *price, 9.0]))})
+    return hours.with_columns(fold=pl.when(pl.col("time").dt.hour() == 1).then(pl.duration(hours=1)).otherwise("fold"))
+
+
+@pytest.mark.parametrize("price", [(2.0, 3.0), (2.0, 2.0), (2.0, 2.0, 3.0, 3.0), (2.0, 3.0, 2.0, 3.0)])
+def test_an_hour_read_twice_is_the_same_newest_first(price: tuple[float, ...]) -> None:
+    """Upwards or downwards in a file, copied or not, the rows of the two hours are told apart, and none clashes."""
+    for hours in (twice(*price), read(twice(*price).reverse())):
+        settled = settle(hours, DROPPING)
+        assert settled.rows["price"].to_list() == [1.0, price[0], price[-1], 9.0]
+        assert [t.hour for t in settled.rows["time"]] == [0, 1, 2, 3]
+        assert not {"conflict", "gap"} & set(counts(settled.found))
+
+
+@pytest.mark.parametrize(("price", "fault_"), [((2.0, 2.0, 2.0), "duplicate"), ((2.0, 3.0, 4.0), "conflict")])
+def test_rows_of_an_hour_that_cannot_be_told_apart_stay(price: tuple[float, ...], fault_: str) -> None:
+    """Three copies are duplicates and three prices a conflict: none of them is moved."""
+    settled = settle(twice(*price), DROPPING)
+    assert fault_ in counts(settled.found)
+    assert [t.hour for t in settled.rows["time"]] == [0, 1, 3]
 
 
 def test_rows_that_share_their_time_look_like_trades() -> None:
