@@ -188,11 +188,15 @@ def _write(config: IngestConfig, store: PriceStore, source: Opened, account: _Ac
 def _settled(config: IngestConfig, scratch: Path, account: _Account) -> Iterator[pl.DataFrame]:
     """Put bucket after bucket through the policies, put down what they met, and give the rows that are left."""
     folder = scratch / "buckets"
-    repeated = None
+    repeated = holidays = None
     if config.bars is None:
-        repeated = faults.repeated_moments(faults.moments(rows) for rows in staging.buckets(folder))
+        counts = [(faults.moments(rows), faults.absences(rows, config.calendar)) for rows in staging.buckets(folder)]
+        repeated = faults.repeated_moments(count for count, _ in counts)
+        holidays = faults.common_holidays(count for _, count in counts)
     for rows in staging.buckets(folder):
-        bucket = faults.settle(rows, config.policy, config.calendar, bars_of=config.bars, repeated=repeated)
+        bucket = faults.settle(
+            rows, config.policy, config.calendar, bars_of=config.bars, repeated=repeated, holidays=holidays
+        )
         if config.bars is not None and account.held:
             going_on = _going_on(bucket.rows, config.bars, account.held)
             left_out = bucket.incomplete + bucket.rows.height - going_on.height

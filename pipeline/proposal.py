@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.calendars import explaining
 from pipeline.faults import CHOICES
 from pipeline.ingest import IngestConfig, ingest
 from pipeline.prices import PriceStore
@@ -23,6 +24,9 @@ from pipeline.settings import flat, toml_value
 
 SHORTEST = 300
 """Prices that a series needs before it is worth fitting a model on it."""
+
+_LOOKED_AT = 3
+"""Series from which a calendar is proposed."""
 
 TICKS_A_BAR = 20
 """Ticks that a proposed bar should hold, at the median."""
@@ -96,6 +100,7 @@ def propose(config: IngestConfig, on_step: Callable[[str], None] = lambda _: Non
     summary = _summary(prices)
     made = (
         *_source(config, report),
+        *_calendar(prices, config),
         *_bars(summary, report),
         *_scale(prices, summary),
         *_horizon(prices, summary),
@@ -135,6 +140,17 @@ def _source(config: IngestConfig, report: IngestReport) -> Iterator[Setting]:
     if report.others and not config.columns.values:
         why = "numbers beside the price, kept as covariates; take out what you do not want"
         yield Setting(name="ingest.columns.values", value=report.others, reason=why)
+
+
+def _calendar(prices: pl.DataFrame, config: IngestConfig) -> Iterator[Setting]:
+    """Propose an exchange's calendar where it explains most of what is missing."""
+    if config.calendar.name is not None or config.bars is not None:
+        return
+    longest = prices.group_by("series_id").len().top_k(_LOOKED_AT, by="len")["series_id"]
+    times = prices.filter(pl.col("series_id").is_in(longest.implode())).select("series_id", "time")
+    if name := explaining(times):
+        why = "the holidays of this exchange explain what is missing on working days"
+        yield Setting(name="ingest.calendar.name", value=name, reason=why)
 
 
 def _bars(summary: pl.DataFrame, report: IngestReport) -> Iterator[Setting]:
