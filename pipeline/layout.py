@@ -15,13 +15,23 @@ import polars as pl
 
 from models.errors import ConfigError, SchemaError, unknown
 from pipeline.moments import is_clock, is_time
-from pipeline.numerals import is_number, missing
+from pipeline.numerals import is_number, missing, number
 from pipeline.rows import ORDER, READ
 
 NAMES: dict[str, tuple[str, ...]] = {
-    "time": ("timestamp", "datetime", "date", "time", "ds", "ts", "open_time"),
-    "price": ("price", "close", "adj_close", "last", "settle", "y", "value", "rate", "px_last"),
-    "series_id": ("series_id", "symbol", "ticker", "unique_id", "series", "instrument", "pair", "asset", "coin", "id"),
+    "time": (
+        *("timestamp", "datetime", "date", "time", "ds", "ts", "open_time"),
+        *("datum", "zeit", "uhrzeit", "zeitstempel", "fecha", "data"),
+    ),
+    "price": (
+        *("price", "close", "adj_close", "last", "settle", "y", "value", "rate", "px_last"),
+        *("preis", "kurs", "schluss", "schlusskurs", "zuletzt", "cours", "dernier", "clôture", "cloture"),
+        *("prezzo", "ultimo", "chiusura", "precio", "último", "cierre"),
+    ),
+    "series_id": (
+        *("series_id", "symbol", "sym", "ticker", "unique_id", "series", "instrument", "pair", "asset", "coin", "id"),
+        *("isin", "ric", "code", "name", "area", "zone", "market", "gebiet"),
+    ),
     "available_time": ("available_time", "knowledge_time", "published", "as_of"),
 }
 """The names by which columns are recognised, whatever their case and punctuation."""
@@ -29,38 +39,31 @@ NAMES: dict[str, tuple[str, ...]] = {
 _VAGUE = {"last", "settle", "y", "value", "rate"}
 """Names of prices that may as well be the name of one series among others in a wide table."""
 
+_LOOSE = {"code", "name", "area", "zone", "market", "gebiet"}
+"""Names of series that give way to any other, for they may only describe it."""
+
+_DATES, _CLOCKS = {"date", "datum", "fecha", "data"}, {"time", "zeit", "uhrzeit"}
+_HOURS = {"hour", "stunde", "heure", "ora", "hora"}
+"""Names of the parts of a time that stands in two columns."""
+
 _BESIDE = {
-    "open",
-    "high",
-    "low",
-    "close",
-    "adjclose",
-    "volume",
-    "vol",
-    "tickvol",
-    "tickvolume",
-    "realvolume",
-    "vwap",
-    "bid",
-    "ask",
-    "mid",
-    "spread",
-    "trades",
-    "count",
-    "amount",
-    "turnover",
-    "quotevolume",
-    "openinterest",
-    "dividends",
-    "stocksplits",
-    "splitratio",
-    "change",
-    "changepercent",
-    "quantity",
-    "qty",
-    "size",
+    *("open", "high", "low", "close", "adjclose", "volume", "vol", "vwap", "bid", "ask", "mid"),
+    *("tickvol", "tickvolume", "realvolume", "quotevolume", "spread", "trades", "count", "amount", "turnover"),
+    *("openinterest", "dividends", "stocksplits", "splitratio", "change", "changepercent", "quantity", "qty", "size"),
+    *("eröffn", "eröffnung", "eröffnungskurs", "erster", "hoch", "tief", "volumen", "umsatz", "veränderung"),
+    *("ouv", "ouverture", "plushaut", "plusbas", "haut", "bas", "variation"),
+    *("apertura", "massimo", "minimo", "volumi", "variazione", "var", "máximo", "maximo", "mínimo", "variación"),
 }
 """Names of columns that stand beside a price."""
+
+_COUNTED = 5
+"""Rows from which a column may be taken for one that counts them."""
+
+_SIDES = ("true false", "t f", "yes no", "y n", "buy sell", "buyer seller", "b s", "bid ask", "long short", "up down")
+"""Pairs of words that tell of a row, such as the side of a trade, and name no series."""
+
+_QUANTITY = r"^[+-]?\d[\d.,' ]*[%KMBTkmb]$"
+"""Numbers with a suffix, such as 1.25M."""
 
 _INDEX = {"", "index", "unnamed0", "rownames", "rownumber", "row", "no", "nr", "id"}
 
@@ -72,7 +75,8 @@ class Columns:
     Attributes
     ----------
     series_id : str or None
-        Name of the series: text, or a number that is taken as text. Without one a file is one series.
+        Name of the series: text, or a number that is taken as text. Without one a file is one series; "" says that
+        it is, whatever words its other columns hold.
     time : str or None
         Moment of the price; "date+time" joins a column of dates and one of times of day.
     price : str or None
@@ -159,23 +163,25 @@ def lay_out(names: Sequence[str], sample: pl.DataFrame, columns: Columns, *, hea
     Raises
     ------
     SchemaError
-        If a named column is missing, or a guess is not unique.
+        If a named column is missing, a guess is not unique, words may name series, or hours stand apart from days.
     """
     head = _Head(names, sample.get_columns(), where, header)
     time = head.time(columns.time)
     left = set(range(len(names))) - set(time)
-    series = head.role("series_id", columns.series_id, left - head.running(left))
-    series = head.text(left) if series is None and not header else series
+    single = columns.series_id == ""
+    series = None if single else head.role("series_id", columns.series_id, left - head.running(left))
+    series = head.text(left) if series is None and not (header or single) else series
     available = head.role("available_time", columns.available_time, left - {series})
     values = tuple(head.named(name, "values") for name in columns.values)
     left -= {series, available, *values}
     numeric = [i for i in sorted(left - head.running(left)) if head.numeric(i)]
     price = None if columns.layout == "wide" else head.role("price", columns.price, left)
-    if price is None and not (columns.layout == "long" or series is not None or values):
+    if price is None and not (columns.layout == "long" or series is not None or single or values):
         wide = [i for i in sorted(left - head.running(left)) if head.numeric(i) or head.empty(i)]
         if columns.layout == "wide" or (header and len(wide) > 1):
             return head.wide(time, available, wide)
-    price = head.only(numeric) if price is None else price
+    bars = head.close(numeric) if price is None and not header else None
+    price = bars if bars is not None else head.only(numeric) if price is None else price
     if columns.price is None and columns.layout is None and series is None:
         head.refuse_wide(price, numeric)
     others = [names[i] for i in numeric if i != price]
@@ -183,6 +189,7 @@ def lay_out(names: Sequence[str], sample: pl.DataFrame, columns: Columns, *, hea
         also = f" (also numeric: {', '.join(others)})" if others else ""
         head.said.append(f"price: column {names[price]!r}{also}")
     if series is None:
+        head.refuse_words(() if single else left - {price})
         head.said += [f"not used: {words}"] if (words := head.words(left - {price})) else []
     return Layout(
         time=time,
@@ -225,6 +232,8 @@ class _Head:
         found = self.called(role, among)
         if "adjclose" in {self.bare[i] for i in found}:
             found = [i for i in found if self.bare[i] != "close"]
+        if role == "series_id":
+            found = [i for i in found if self.bare[i] not in _LOOSE] or found
         if len(found) > 1:
             raise self.unclear(role, found)
         if found and role != "price":
@@ -235,26 +244,53 @@ class _Head:
         """Find the column of times, or those of dates and times of day."""
         if name is not None:
             parts = [name] if name in self.names else name.split("+")
-            return tuple(self.named(part.strip(), "time") for part in parts[:2])
+            named = tuple(self.named(part.strip(), "time") for part in parts[:2])
+            if len(named) == 2 and self.hours(self.cells[named[1]]):
+                raise self.apart(*named)
+            return named
         found = self.called("time", range(len(self.names)))
-        dates, clocks = ([i for i in found if self.bare[i] == word] for word in ("date", "time"))
-        if len(found) == len(dates) + len(clocks) == 2 and dates and is_clock(self.cells[clocks[0]]):
+        dates, clocks = ([i for i in found if self.bare[i] in words] for words in (_DATES, _CLOCKS))
+        if len(found) == 2 and len(dates) == len(clocks) == 1 and is_clock(self.cells[clocks[0]]):
             return self.pair(dates[0], clocks[0])
         if not found:
-            found = [i for i, cells in enumerate(self.cells) if is_time(cells)]
-            found = found[:1] if not self.header else found
+            found = [i for i, cells in enumerate(self.cells) if is_time(cells) and not self._counts_rows(cells)]
             after = found[0] + 1 if found else 0
             if found and after < len(self.cells) and self.plain_clock(self.cells[after]):
                 return self.pair(found[0], after)
         if len(found) != 1:
             raise self.unclear("time", found)
+        beside = [i for i, bare in enumerate(self.bare) if bare in _HOURS and is_clock(self.cells[i])]
+        if len(beside) == 1 and self.days(self.cells[found[0]]):
+            return self.pair(found[0], beside[0])
         self.said.append(f"time: column {self.names[found[0]]!r}")
         return (found[0],)
 
     def pair(self, date: int, clock: int) -> tuple[int, int]:
         """Take the time from two columns."""
+        if self.hours(self.cells[clock]):
+            raise self.apart(date, clock)
         self.said.append(f"time: columns {self.names[date]!r} and {self.names[clock]!r}")
         return date, clock
+
+    def days(self, cells: pl.Series) -> bool:
+        """Tell whether times are days only."""
+        day = cells.drop_nulls().cast(pl.String).str.replace(r"[T ]00:00(:00(\.0+)?)?(Z| ?UTC|\+00:?00)?$", "")
+        return not day.str.contains(r":|^\d{9,}$").any()
+
+    def hours(self, cells: pl.Series) -> bool:
+        """Tell whether cells number the hours of a day: one or two digits, up to 24."""
+        texts = cells.cast(pl.String).str.strip_chars().drop_nulls()
+        hour = texts.cast(pl.Int64, strict=False)
+        fits = texts.str.contains(r"^\d\d?$").all() and bool((hour <= 24).all())  # pyright: ignore[reportOperatorIssue]
+        return fits and bool((hour > 0).any())  # pyright: ignore[reportOperatorIssue]
+
+    def apart(self, date: int, clock: int) -> SchemaError:
+        """Say that the hour stands apart from the date."""
+        return SchemaError(
+            f"{self.where}: column {self.names[clock]!r} seems to number the hours of the days in"
+            f" {self.names[date]!r}. Join them into one column of times, such as 2019-12-31 23:00, or write the hours"
+            " as 23:00. Note whether hour 1 begins at 00:00 or at 01:00."
+        )
 
     def plain_clock(self, cells: pl.Series) -> bool:
         """Tell whether cells are times of day beyond doubt, with a colon."""
@@ -263,11 +299,22 @@ class _Head:
 
     def running(self, among: Collection[int]) -> set[int]:
         """Find columns that number the rows: whole numbers, each once, under the name of an index or none."""
-        return {i for i in among if self.bare[i] in _INDEX and self._numbers_rows(self.cells[i])}
+        return {
+            i
+            for i in among
+            if (self.bare[i] in _INDEX and self._numbers_rows(self.cells[i]))
+            or (not self.header and self._counts_rows(self.cells[i]))
+        }
 
     def _numbers_rows(self, cells: pl.Series) -> bool:
         number = cells.cast(pl.Int64, strict=False) if cells.dtype == pl.String or cells.dtype.is_integer() else None
         return number is not None and not number.has_nulls() and number.len() > 1 and number.is_unique().all()
+
+    def _counts_rows(self, cells: pl.Series) -> bool:
+        """Tell whether whole numbers rise by one from row to row, as the numbers of trades do."""
+        if not self._numbers_rows(cells) or len(cells) < _COUNTED:
+            return False
+        return bool((cells.cast(pl.Int64).diff().drop_nulls() == 1).mean() > 0.9)  # pyright: ignore[reportOperatorIssue]
 
     def numeric(self, i: int) -> bool:
         """Tell whether a column holds numbers."""
@@ -285,10 +332,58 @@ class _Head:
 
     def text(self, among: Collection[int]) -> int | None:
         """Find the only column of words, which names the series of a file without header."""
-        found = [i for i in sorted(among) if not (self.numeric(i) or self.empty(i) or is_time(self.cells[i]))]
+        found = [i for i in sorted(among) if self.wordy(i)]
         if len(found) == 1:
             self.said.append(f"series_id: column {self.names[found[0]]!r}")
         return found[0] if len(found) == 1 else None
+
+    def wordy(self, i: int) -> bool:
+        """Tell whether a column holds words that may name series."""
+        cells = self.cells[i]
+        if cells.dtype not in (pl.String, pl.Categorical, pl.Enum) or self.bare[i] in _BESIDE:
+            return False
+        if self.numeric(i) or self.empty(i) or is_time(cells) or is_clock(cells):
+            return False
+        different = self.there(i).unique().str.to_lowercase()
+        quantities = different.str.contains(_QUANTITY).all() and different.str.contains("[.,%]").any()
+        return not quantities and not any(set(different) <= set(pair.split()) for pair in _SIDES)
+
+    def there(self, i: int) -> pl.Series:
+        """Give the cells of a column that are there, as text."""
+        text = self.cells[i].cast(pl.String).str.strip_chars().to_frame("c")
+        return text.filter(~missing(pl.col("c"))).to_series()
+
+    def refuse_words(self, among: Collection[int]) -> None:
+        """Raise if words in most rows, some of them again and again, may name series that no one has named."""
+        for i in (i for i in sorted(among) if self.wordy(i)):
+            there = self.there(i)
+            different = there.unique(maintain_order=True)
+            if 1 < different.len() < there.len() and 2 * there.len() > self.cells[i].len():
+                name, more = self.names[i], ", ..." if different.len() > 2 else ""
+                raise SchemaError(
+                    f"{self.where}: column {name!r} holds words ({', '.join(different[:2])}{more}) and no column is"
+                    f" known to name the series. Name it: ingest.columns.series_id = {name!r}, or take the file as one"
+                    " series: ingest.columns.series_id = ''."
+                )
+
+    def close(self, numeric: list[int]) -> int | None:
+        """Find the close of bars: the last of four columns in a row where the second is largest, the third least."""
+        for bar in zip(*(numeric[k:] for k in range(4)), strict=False):
+            if bar[3] - bar[0] == 3 and self._is_bar(pl.DataFrame([self.cells[i].alias(f"c{i}") for i in bar])):
+                first, last = self.names[bar[0]], self.names[bar[3]]
+                self.said.append(f"bars: columns {first!r} to {last!r} are open, high, low, close")
+                return bar[3]
+        return None
+
+    def _is_bar(self, cells: pl.DataFrame) -> bool:
+        for decimal in (".", ","):
+            columns = (number(pl.col(c), decimal) if t == pl.String else pl.col(c) for c, t in cells.schema.items())
+            rows = cells.select(columns).drop_nulls()
+            opens, high, low, close = rows.get_columns()
+            ordered = (high >= opens) & (high >= close) & (low <= opens) & (low <= close)
+            if rows.height > 1 and 2 * rows.height > cells.height and ordered.all() and (high > low).any():
+                return True
+        return False
 
     def words(self, among: Collection[int]) -> str:
         """List the columns that hold something, but no numbers."""

@@ -1,7 +1,7 @@
 """Numerals: numbers as people and programs write them, 1,234.56 or 1.234,56 or $ 1 234.56, to float64.
 
-Comes in: columns of text. Goes out: which decimal sign they use, and an expression that reads them. Knows polars only;
-imported by whatever reads text: csv_dialect, layout, reading.
+Comes in: columns of text. Goes out: which decimal sign they use, and an expression that reads them. Knows polars and
+the errors; imported by whatever reads text: csv_dialect, layout, reading.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
+
+from models.errors import SchemaError
 
 Decimal = Literal[".", ","]
 
@@ -47,7 +49,8 @@ def missing(text: pl.Expr) -> pl.Expr:
 def number(text: pl.Expr, decimal: Decimal) -> pl.Expr:
     """Read text as float64; null where it is missing or no number, so compare with `missing`.
 
-    Thousands are taken only where they are grouped as such: 1,234 and 12,34,567 are, 1,23 and 0,123 are not.
+    Thousands are taken only where they are grouped as such: 1,234 and 12,34,567 are, 1,23 and 0,123 are not. The sign
+    of a currency, or its code after the number, is passed over.
     """
     group = rf"[{_GROUP[decimal]}' ]"
     point = rf"\{decimal}" if decimal == "." else decimal
@@ -57,7 +60,7 @@ def number(text: pl.Expr, decimal: Decimal) -> pl.Expr:
         text.str.replace_all(r"[\u{a0}\u{202f}\u{2009}]", " ")
         .str.replace("−", "-", literal=True)
         .str.replace("’", "'", literal=True)
-        .str.replace(r"\s*\p{Sc}\s*", "")
+        .str.replace(r"\s*\p{Sc}\s*|\s+[A-Z]{3}\s*$", "")
         .str.strip_chars()
     )
     fits = pl.when(plain.str.contains(grammar)).then(plain)
@@ -76,30 +79,48 @@ def is_number(cells: pl.Series) -> bool:
     return there.len() > 0 and max(_read(there, ".").len(), _read(there, ",").len()) >= 0.5 * there.len()
 
 
-def recognise(columns: Iterable[pl.Series], *, comma_likely: bool) -> Numerals:
+def no_number(cells: pl.Series) -> str | None:
+    """Give the first cell of a column of text in which none is a number; None if there is one, or nothing."""
+    there = _there(cells) if cells.dtype == pl.String else pl.Series([], dtype=pl.String)
+    if not there.len() or _read(there, ".").len() or _read(there, ",").len():
+        return None
+    return str(there[0])
+
+
+def recognise(columns: Iterable[pl.Series], *, where: str, comma_likely: bool) -> Numerals:
     """Find the decimal sign under which most cells are numbers.
 
     Parameters
     ----------
     columns : iterable of Series
         Samples of the columns of numbers of one file; those that are not text say nothing.
+    where : str
+        Name of the file, for messages.
     comma_likely : bool
-        Whether 1,234 is rather one and a bit, if nothing in the file tells: so in files delimited by ";".
+        Whether the file hints at decimal commas, as those delimited by ";" do, so that 1.234 may be 1234.
+
+    Raises
+    ------
+    SchemaError
+        If all numbers with a comma are like 1,234, which is one and a bit or a thousand and more.
     """
     texts = [_there(cells) for cells in columns if cells.dtype == pl.String]
     cells = pl.concat(texts) if texts else pl.Series([], dtype=pl.String)
     point, comma = _read(cells, "."), _read(cells, ",")
     if point.len() != comma.len():
         return Numerals(decimal=".") if point.len() > comma.len() else Numerals(decimal=",", said="decimal comma")
-    unclear = cells.filter(cells.str.contains(r"\d[.,]\d")).head(1).to_list()
-    if not unclear:
+    both = cells.to_frame("c").select("c", point=number(pl.col("c"), "."), comma=number(pl.col("c"), ","))
+    unclear = both.filter(pl.col("point") != pl.col("comma"))
+    for text, large, small in unclear.filter(pl.col("c").str.contains(",", literal=True)).head(1).iter_rows():
+        raise SchemaError(
+            f"{where}: numbers like {text!r} may be {large:g} or {small:g}, and nothing in the file tells which."
+            " Say which sign stands before the fraction: ingest.format.decimal = '.' or ','."
+        )
+    if not unclear.height or not comma_likely:
         return Numerals(decimal=".")
-    decimal: Decimal = "," if comma_likely and "," in unclear[0] else "."
-    value = pl.select(number(pl.lit(unclear[0]), decimal)).item()
-    said = (
-        f"numbers like {unclear[0]!r} could be read in two ways; taken as {value:g} (else name ingest.format.decimal)"
-    )
-    return Numerals(decimal=decimal, said=said)
+    text, value, _ = unclear.row(0)
+    said = f"numbers like {text!r} could be read in two ways; taken as {value:g} (else name ingest.format.decimal)"
+    return Numerals(decimal=".", said=said)
 
 
 def _there(cells: pl.Series) -> pl.Series:

@@ -10,6 +10,7 @@ Times become UTC; digits finer than a microsecond are cut.
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from pipeline.tables import DELIMITED, ENDINGS, JSON_LINES, Format, Table, endin
 
 _KEPT = ("line", "broken", "time", "time text")
 _NEVER = pl.struct(pl.lit(None, dtype=READ["time"]).alias("time"), pl.lit(None, dtype=pl.String).alias("note"))
+
+_DATED = re.compile(r"[-_. ](?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?$")
+"""A day or a month at the end of a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +125,10 @@ class _Source:
 
     @property
     def stem(self) -> str:
-        """Name of the file without its endings."""
+        """Name of the file without its endings, and without the day or month of one among many."""
         name = self.path.name
-        return name[: -len("".join(self.path.suffixes[-2:]))] if _compressed(self.path) else self.path.stem
+        stem = name[: -len("".join(self.path.suffixes[-2:]))] if _compressed(self.path) else self.path.stem
+        return _DATED.sub("", stem) or stem
 
     def dtype(self, i: int) -> pl.DataType:
         """Type of the cells of a column."""
@@ -151,11 +156,16 @@ class _Source:
         ), f"{role} as {form.said}"
 
     def numerals(self) -> numerals.Numerals:
-        """Find how the numbers are written, unless the user says it."""
+        """Find how the numbers are written, unless the user says it; a column must hold some."""
+        for i in (*self.layout.prices, *self.layout.values):
+            cell = numerals.no_number(self.table.sample[f"c{i}"])
+            if cell is not None:
+                name = self.table.names[i]
+                raise SchemaError(f"{self.path}: column {name!r} holds {cell!r}, which is no number, and none that is.")
         if self.form.decimal is not None:
             return numerals.Numerals(decimal=self.form.decimal)
         columns = [self.table.sample[f"c{i}"] for i in (*self.layout.prices, *self.layout.values)]
-        return numerals.recognise(columns, comma_likely=self.table.comma_likely)
+        return numerals.recognise(columns, where=str(self.path), comma_likely=self.table.comma_likely)
 
     def long(self, timed: pl.LazyFrame, decimal: Decimal) -> pl.LazyFrame:
         """Type a table with a row for each price."""

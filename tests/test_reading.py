@@ -232,6 +232,48 @@ def test_a_file_without_series_is_one_that_is_named_after_it(tmp_path: Path) -> 
     assert any("'BRK.B', after the name of the file" in words for words in reading.said)
 
 
+@pytest.mark.parametrize(
+    ("name", "series"),
+    [
+        ("BTCUSDT-trades-2014-01-08.csv", "BTCUSDT-trades"),
+        ("BTCUSDT-1m-2014-01.csv", "BTCUSDT-1m"),
+        ("EURUSD_201401.csv", "EURUSD"),
+        ("EURUSD_20140131.csv", "EURUSD"),
+        ("2014-01-08.csv", "2014-01-08"),
+        ("IBM-2014.csv", "IBM-2014"),
+        ("X-201413.csv", "X-201413"),
+    ],
+)
+def test_a_day_or_month_in_the_name_of_a_file_makes_no_series_of_its_own(
+    tmp_path: Path, name: str, series: str
+) -> None:
+    """The files of many days go on with one series; a name that is only a day stays."""
+    (tmp_path / name).write_text("date,close\n2019-01-01,1\n")
+    assert _read(tmp_path / name).rows.collect()["series_id"].to_list() == [series]
+
+
+@pytest.mark.parametrize("cell", ["1.2504K", "12.50%", "1.2 Mio"])
+def test_a_column_in_which_no_cell_is_a_number_is_refused(tmp_path: Path, cell: str) -> None:
+    """The message names the column and shows a cell."""
+    with pytest.raises(SchemaError, match=rf"'close' holds '{cell}', which is no number"):
+        _rows(f"date;close\n2019-01-01;{cell}\n2019-01-02;{cell}\n", tmp_path)
+
+
+def test_the_code_of_a_currency_after_a_number_is_passed_over(tmp_path: Path) -> None:
+    """The number before it is read with the decimal sign of the file."""
+    rows = _rows("date;close\n2019-01-01;1250,40 EUR\n2019-01-02;1.251,4 EUR\n", tmp_path)
+    assert rows["price"].to_list() == [1250.4, 1251.4]
+
+
+def test_a_comma_that_may_be_a_thousand_is_settled_by_the_user(tmp_path: Path) -> None:
+    """A factor of 1000 is asked for, and the answer is taken."""
+    text = "date\tclose\n2019-01-01\t1,250\n2019-01-02\t1,300\n"
+    with pytest.raises(SchemaError, match=r"prices\.csv: numbers like '1,250' may be 1250 or 1\.25"):
+        _rows(text, tmp_path)
+    assert _rows(text, tmp_path, form=Format(decimal=","))["price"].to_list() == [1.25, 1.3]
+    assert _rows(text, tmp_path, form=Format(decimal="."))["price"].to_list() == [1250, 1300]
+
+
 def test_what_is_guessed_is_said(tmp_path: Path) -> None:
     """Delimiter, decimal sign, columns, form of times and zone."""
     path = tmp_path / "prices.txt"
