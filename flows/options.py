@@ -32,8 +32,8 @@ def _series(ctx: typer.Context, begun: str) -> list[str]:
     """List the series of the store that begin so, for the shell."""
     from pipeline.prices import PriceStore
 
-    folder = ctx.params.get("folder") or Path(".statecast")
-    return [name for name in PriceStore(folder / "prices").series()["series_id"] if name.startswith(begun)]
+    held = PriceStore((ctx.params.get("folder") or Path(".statecast")) / "prices")
+    return [name for name in held.series()["series_id"] if name.startswith(begun)] if held.prices.exists() else []
 
 
 ConfigFile = Annotated[

@@ -146,6 +146,18 @@ def test_help_imports_nothing_heavy() -> None:
     assert loaded & heavy == set()
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("train g", ["garch", "gru"]), ("data show -f {folder} B", ["BBB"]), ("data show -f nowhere B", [])],
+)
+def test_the_shell_completes_models_and_series(workspace: Workspace, typed: str, offered: list[str]) -> None:
+    """Names of models, and those of the series in the data folder, are offered; without a store nothing is."""
+    words = f"statecast {typed.format(folder=workspace.folder)}"
+    asked = {"_STATECAST_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run([STATECAST], env=os.environ | asked, capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (offered, "")
+
+
 # ------------------------------------------------------------------------------------------------------------- verbs
 
 
