@@ -28,7 +28,8 @@ from pipeline.tables import DELIMITED, ENDINGS, JSON_LINES, Format, Table, endin
 _KEPT = ("line", "broken", "time", "time text")
 _NEVER = pl.struct(pl.lit(None, dtype=READ["time"]).alias("time"), pl.lit(None, dtype=pl.String).alias("note"))
 
-_DATED = re.compile(r"[-_. ](?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?(?:0[1-9]|[12]\d|3[01]))?$")
+_DAY = r"(?:0[1-9]|[12]\d|3[01])"
+_DATED = re.compile(rf"[-_. ](?:19|20)\d\d(?:[-_.](?:0[1-9]|1[0-2])(?:[-_.]{_DAY})?|(?:0[1-9]|1[0-2]){_DAY})$")
 """A day or a month at the end of a name."""
 
 
