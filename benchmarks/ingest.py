@@ -3,8 +3,9 @@
 Run: python benchmarks/ingest.py [--megabytes 200 800] [--series 500]
 
 Each ingest is a process of its own. Its memory is what no file backs: pages of the CSV that the system keeps mapped
-are not counted, for it may take them back. `import` is what the process holds before it reads anything. The floor is polars' streaming engine that types the columns of the same file and writes one Parquet
-file; the peer is pandas, which reads the whole file.
+are not counted, for it may take them back. `import` is what the process holds before it reads anything. The floor is
+polars' streaming engine that types the columns of the same file and writes one Parquet file; the peer is pandas, which
+reads the whole file.
 """
 
 from __future__ import annotations

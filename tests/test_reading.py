@@ -237,7 +237,7 @@ def test_a_file_without_series_is_one_that_is_named_after_it(tmp_path: Path) -> 
     [
         ("BTCUSDT-trades-2014-01-08.csv", "BTCUSDT-trades"),
         ("BTCUSDT-1m-2014-01.csv", "BTCUSDT-1m"),
-        ("EURUSD_201401.csv", "EURUSD"),
+        ("ESZ_201412.csv", "ESZ_201412"),
         ("EURUSD_20140131.csv", "EURUSD"),
         ("2014-01-08.csv", "2014-01-08"),
         ("IBM-2014.csv", "IBM-2014"),
@@ -247,7 +247,7 @@ def test_a_file_without_series_is_one_that_is_named_after_it(tmp_path: Path) -> 
 def test_a_day_or_month_in_the_name_of_a_file_makes_no_series_of_its_own(
     tmp_path: Path, name: str, series: str
 ) -> None:
-    """The files of many days go on with one series; a name that is only a day stays."""
+    """The files of many days go on with one series; a name that is only a day, or a month of delivery, stays."""
     (tmp_path / name).write_text("date,close\n2019-01-01,1\n")
     assert _read(tmp_path / name).rows.collect()["series_id"].to_list() == [series]
 
