@@ -33,14 +33,14 @@ Raw = Annotated[bool, typer.Option("--raw", help="As stored, without the adjustm
 
 @app.command("ls")
 def ls(config: ConfigFile = None, settings: Settings = None, folder: Folder = None, as_json: AsJson = False) -> None:
-    """List the series: rows, first and last time, grid, calendar, last price.
+    """List the series: rows, first and last time, grid of bars, calendar; with --json also the source and its zone.
 
     Example: statecast data ls
     """
     from flows.screen import told_table
 
     held = store(settled(config, settings, folder)).series()
-    answer(as_json, held, lambda: told_table(held))
+    answer(as_json, held, lambda: told_table(held.drop("source", "time_zone")))
 
 
 @app.command()
@@ -126,20 +126,22 @@ def export(
     since: Since = None,
     until: Until = None,
     known_at: KnownAt = None,
-    raw: Raw = False,
+    adjusted: Annotated[
+        bool, typer.Option("--adjusted", help="Apply the corporate actions: for other programs.")
+    ] = False,
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write prices to a file that `statecast ingest` reads back.
+    """Write prices as stored, and what was kept beside them, to a file that `statecast ingest` reads back.
 
     Example: statecast data export prices.csv SP500 NASDAQ
     """
     from pipeline import inventory
 
     held = store(settled(config, settings, folder))
-    choice = inventory.Choice.of(series, since=since, until=until, known_at=known_at, raw=raw)
+    choice = inventory.Choice.of(series, since=since, until=until, known_at=known_at, raw=not adjusted)
     count = inventory.export(held, choice, out)
     answer(as_json, {"rows": count, "file": out}, lambda: typer.echo(f"{count:,} rows: {out}"))
 

@@ -268,14 +268,21 @@ def told_inspection(inspection: Inspection, figure: Path | None) -> None:
 
 def told_table(frame: DataFrame) -> None:
     """Print a table of any columns; times in UTC."""
-    table = Table(*map(escape, frame.columns), box=box.SIMPLE)
+    frame = frame.select(column for column in frame if column.null_count() < max(len(column), 1))
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    for name in frame.columns:
+        table.add_column(escape(name.replace("_", " ")), overflow="fold")
     for row in frame.iter_rows():
         table.add_row(*("" if value is None else escape(_cell(value)) for value in row))
     Console().print(table)
 
 
 def _cell(value: object) -> str:
-    return f"{value:%Y-%m-%d %H:%M:%S}".removesuffix(" 00:00:00") if isinstance(value, datetime) else str(value)
+    return (
+        f"{value:%Y-%m-%d %H:%M:%S}".removesuffix(":00").removesuffix(" 00:00")
+        if isinstance(value, datetime)
+        else str(value)
+    )
 
 
 def told_faults(faults: Sequence[Fault]) -> None:

@@ -131,7 +131,7 @@ def _median_and_unit(x: NDArray[np.float64], row: int) -> tuple[float, float]:
     if not unit > 0:
         raise FitError(
             f"asinh transform: series row {row} has {len(finite)} prices and a median absolute deviation of {unit}; "
-            "expected a series that varies on the train split. Leave it out or use the log transform",
+            "expected a series whose prices are not mostly the same on the train split. Leave it out",
             row=row or None,
         )
     return median, unit

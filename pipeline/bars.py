@@ -20,6 +20,8 @@ from models.errors import ConfigError, SchemaError, unknown
 from pipeline.rows import ORDER, READ
 
 _EVERY = re.compile(r"[1-9]\d*[smhdw]")
+SUMMED = ("volume", "amount", "qty", "quantity", "size", "quote_qty", "quote_volume", "base_volume", "count", "trades")
+"""Names of columns that are added up in a bar, as is the column of volumes; of others the last value is taken."""
 _BAR, _SO_FAR = "_bar", "_so_far"
 _ROUNDING = 1e-9
 """Share of a bar by which a sum of volumes may miss it through rounding."""
@@ -158,12 +160,13 @@ def _merged(ticks: pl.DataFrame, config: BarConfig) -> pl.DataFrame:
     }
     if config.price == "vwap":
         kinds["vwap"] = pl.when(volume.sum() > 0).then((price * volume).sum() / volume.sum()).otherwise(price.mean())
-    values = [c for c in ticks.columns if c not in {*READ, ORDER, _BAR, "_whole", config.volume_column}]
+    summed = [c for c in ticks.columns if c in (config.volume_column, *SUMMED)]
+    values = [c for c in ticks.columns if c not in {*READ, ORDER, _BAR, "_whole", *summed}]
     time = pl.col(_BAR).first() if config.every else pl.col("time").last()
     known = pl.col("available_time").max()
     return ticks.group_by("series_id", _BAR, maintain_order=True).agg(
         pl.col("file", "line", ORDER, *values).last(),
-        *([volume.sum()] if config.volume_column in ticks.columns else []),
+        pl.col(summed).sum(),
         kinds[config.price].alias("price"),
         time.alias("time"),
         pl.when(known.is_not_null()).then(pl.max_horizontal(known, time)).alias("available_time"),
@@ -181,5 +184,5 @@ def _filled(made: pl.DataFrame, every: str, config: BarConfig) -> pl.DataFrame:
     rows = rows.with_columns(pl.col("fold").fill_null(pl.duration()))
     if config.empty == "null":
         return rows
-    volume = [pl.col(config.volume_column).fill_null(0.0)] if config.volume_column in made.columns else []
+    volume = [pl.col(c).fill_null(0.0) for c in made.columns if c in (config.volume_column, *SUMMED)]
     return rows.with_columns(pl.col("price").forward_fill().over("series_id"), *volume)

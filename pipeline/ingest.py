@@ -179,10 +179,10 @@ def _write(config: IngestConfig, store: PriceStore, source: Opened, account: _Ac
             raise RefusedError(report)
         if not report.rows_kept:
             raise DataError(_nothing(report))
-        if (factors := account.factors(source)).height:
-            store.adjust(factors)
+        factors = account.factors(source)
+        changed = store.adjust(factors).added if factors.height else 0
     store.describe(account.described())
-    return prices.result
+    return account.rescaled(prices.result, factors) if changed else prices.result
 
 
 def _settled(config: IngestConfig, scratch: Path, account: _Account) -> Iterator[pl.DataFrame]:
@@ -277,6 +277,12 @@ class _Account:
         beside = [] if source.factors is None else [source.factors]
         columns = [*KEY, "factor"]
         return pl.concat([part.select(columns) for part in (*known, *beside)]) if known or beside else pl.DataFrame()
+
+    def rescaled(self, written: WriteResult, factors: pl.DataFrame) -> WriteResult:
+        """Add to what was revised the first price of each series that new factors apply to: it reads otherwise now."""
+        first = pl.concat(self._series).select("series_id", pl.col("first_time").alias("time"))
+        read_anew = first.filter(pl.col("series_id").is_in(factors["series_id"].implode()))
+        return replace(written, revised=pl.concat([written.revised, read_anew], how="diagonal"))
 
     def described(self) -> pl.DataFrame:
         """Give what the store should know about each series that was kept."""

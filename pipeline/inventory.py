@@ -19,12 +19,12 @@ import polars as pl
 from models.errors import ConfigError, DataError, unknown
 from pipeline import faults, figures, reading
 from pipeline.atomic import replacing
-from pipeline.calendars import currencies
+from pipeline.calendars import closed, currencies
 from pipeline.clock import moment
 from pipeline.ingest import IngestConfig, told
 from pipeline.inspection import state_path
 from pipeline.layout import Columns
-from pipeline.oddities import oddities
+from pipeline.oddities import flat, oddities
 from pipeline.prices import KEY, PriceStore
 from pipeline.report import Fault
 from pipeline.session import Session
@@ -101,7 +101,10 @@ def plot(store: PriceStore, choice: Choice, config: IngestConfig, out: Path) -> 
     path = out if out.suffix else out / f"{_FILE.sub('_', name)}.png"
     time, price = rows["time"].to_physical().to_numpy(), rows["price"].to_numpy()
     kind = oddities(rows, jump_scales=config.policy.jump_scales, whole=currencies(rows["series_id"]))["kind"]
-    marks = {str(fault): (kind == fault).fill_null(False).to_numpy() for fault in kind.drop_nulls().unique()}
+    marks = {str(fault): (kind == fault).fill_null(False) for fault in kind.drop_nulls().unique().sort()}
+    marks["flat"] = flat(rows)["length"] >= config.policy.flat_length
+    marks["closed"] = closed(rows.select("series_id", "time"), config.calendar)
+    marks = {name: at.to_numpy() for name, at in marks.items() if at.any()}
     return figures.save(figures.price_history(name, time, price, marks), path)
 
 
@@ -114,10 +117,13 @@ def hidden_state(session: Session, store: PriceStore, series: str, out: Path) ->
 
 
 def export(store: PriceStore, choice: Choice, path: Path) -> int:
-    """Write the chosen prices to a file in the format of its suffix; give the number of rows."""
+    """Write the chosen prices and what is held beside them to a file in the format of its suffix; give its rows."""
     if path.suffix not in _WRITERS:
         raise ConfigError(unknown("format of an export", path.suffix, _WRITERS))
     rows = prices(store, choice)
+    if store.covariates.exists():
+        beside = store.covariates.read(start=choice.start, end=choice.end, known_at=choice.known_at)
+        rows = rows.join(beside.drop("available_time"), on=["series_id", "time"], how="left", maintain_order="left")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         _WRITERS[path.suffix](rows, file)

@@ -128,6 +128,8 @@ class Layout:
         Columns of further values.
     others : tuple of str
         Further columns of numbers, which have no role.
+    same : tuple of int
+        Columns of words that do not tell series apart in the sample, and may do so below it.
     wide : bool
         Whether each series has a column.
     said : tuple of str
@@ -140,8 +142,19 @@ class Layout:
     prices: tuple[int, ...]
     values: tuple[int, ...]
     others: tuple[str, ...] = ()
+    same: tuple[int, ...] = ()
     wide: bool
     said: tuple[str, ...]
+
+
+def names_series(where: str, column: str, words: Sequence[str]) -> SchemaError:
+    """Say that a column of different words may name the series, and what to set."""
+    more = ", ..." if len(words) > 2 else ""
+    return SchemaError(
+        f"{where}: column {column!r} holds words ({', '.join(words[:2])}{more}) and no column is known to name the"
+        f" series. Name it: ingest.columns.series_id = {column!r}, or take the file as one series:"
+        " ingest.columns.series_id = ''."
+    )
 
 
 def lay_out(names: Sequence[str], sample: pl.DataFrame, columns: Columns, *, header: bool, where: str) -> Layout:
@@ -184,16 +197,18 @@ def lay_out(names: Sequence[str], sample: pl.DataFrame, columns: Columns, *, hea
     price = bars if bars is not None else head.only(numeric) if price is None else price
     if columns.price is None and columns.layout is None and series is None:
         head.refuse_wide(price, numeric)
-    others = [names[i] for i in numeric if i != price]
+    others = [names[i] for i in numeric if i != price and not head.counts_rows(i)]
     if columns.price is None:
         also = f" (also numeric: {', '.join(others)})" if others else ""
         head.said.append(f"price: column {names[price]!r}{also}")
+    unnamed = () if single or series is not None else left - {price}
     if series is None:
-        head.refuse_words(() if single else left - {price})
+        head.refuse_words(unnamed)
         head.said += [f"not used: {words}"] if (words := head.words(left - {price})) else []
     return Layout(
         time=time,
         others=tuple(others),
+        same=tuple(i for i in sorted(unnamed) if head.wordy(i)),
         series_id=series,
         available_time=available,
         prices=(price,),
@@ -316,6 +331,10 @@ class _Head:
             return False
         return bool((cells.cast(pl.Int64).diff().drop_nulls() == 1).mean() > 0.9)  # pyright: ignore[reportOperatorIssue]
 
+    def counts_rows(self, i: int) -> bool:
+        """Tell whether a column counts the rows."""
+        return self._counts_rows(self.cells[i])
+
     def numeric(self, i: int) -> bool:
         """Tell whether a column holds numbers."""
         return is_number(self.cells[i])
@@ -359,12 +378,7 @@ class _Head:
             there = self.there(i)
             different = there.unique(maintain_order=True)
             if 1 < different.len() < there.len() and 2 * there.len() > self.cells[i].len():
-                name, more = self.names[i], ", ..." if different.len() > 2 else ""
-                raise SchemaError(
-                    f"{self.where}: column {name!r} holds words ({', '.join(different[:2])}{more}) and no column is"
-                    f" known to name the series. Name it: ingest.columns.series_id = {name!r}, or take the file as one"
-                    " series: ingest.columns.series_id = ''."
-                )
+                raise names_series(self.where, self.names[i], different.to_list())
 
     def close(self, numeric: list[int]) -> int | None:
         """Find the close of bars: the last of four columns in a row where the second is largest, the third least."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.bars import SUMMED
 from pipeline.calendars import explaining
 from pipeline.faults import CHOICES
 from pipeline.ingest import IngestConfig, ingest
@@ -167,6 +168,10 @@ def _bars(summary: pl.DataFrame, report: IngestReport) -> Iterator[Setting]:
     every = next((name for name, seconds in BARS.items() if seconds >= TICKS_A_BAR * spacing), "1d")
     why = f"a price every {spacing:.3g} s on average, at no regular times ({shared:.0%} share their time stamp)"
     yield Setting(name="ingest.bars.every", value=every, reason=f"{why}: trades; a bar holds {TICKS_A_BAR} or more")
+    amount = next((name for name in report.others if name in SUMMED or name.startswith("column_")), None)
+    if amount not in (None, "volume"):
+        why = "added up in a bar, as the volume; of columns of other names a bar keeps the last value"
+        yield Setting(name="ingest.bars.volume_column", value=amount, reason=why)
 
 
 def _scale(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
@@ -190,7 +195,11 @@ def _horizon(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
         why = f"{together:.0f} prices become known at once: the next of such blocks"
         yield Setting(name="fit.horizon", value=int(together), reason=why)
     else:
-        yield Setting(name="fit.horizon", value=1, reason=f"steps ahead; there is {spacing}")
+        yield Setting(
+            name="fit.horizon",
+            value=1,
+            reason=f"steps ahead, from price to price or from bar to bar; there is {spacing}",
+        )
 
 
 def _short(summary: pl.DataFrame) -> Iterator[Setting]:

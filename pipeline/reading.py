@@ -19,7 +19,7 @@ import polars as pl
 
 from models.errors import DataError, SchemaError
 from pipeline import moments, numerals
-from pipeline.layout import Columns, Layout, lay_out
+from pipeline.layout import Columns, Layout, lay_out, names_series
 from pipeline.numerals import Decimal, missing, number
 from pipeline.plain_text import COMPRESSED
 from pipeline.rows import READ
@@ -28,6 +28,8 @@ from pipeline.tables import DELIMITED, ENDINGS, JSON_LINES, Format, Table, endin
 _KEPT = ("line", "broken", "time", "time text")
 _NEVER = pl.struct(pl.lit(None, dtype=READ["time"]).alias("time"), pl.lit(None, dtype=pl.String).alias("note"))
 
+_WORDS = 10_000
+"""Different words from which a column is no longer taken for one that names series."""
 _DAY = r"(?:0[1-9]|[12]\d|3[01])"
 _DATED = re.compile(rf"[-_. ](?:19|20)\d\d(?:[-_.](?:0[1-9]|1[0-2])(?:[-_.]{_DAY})?|(?:0[1-9]|1[0-2]){_DAY})$")
 """A day or a month at the end of a name."""
@@ -100,6 +102,7 @@ def read(path: Path, index: int, columns: Columns, form: Format, workspace: Path
     cells = table.sample.drop("line", "broken")
     layout = lay_out(table.names, cells, columns, header=table.header, where=str(path))
     source = _Source(path=path, table=table, layout=layout, form=form)
+    source.refuse_words()
     said = [*table.said, *layout.said]
     if not layout.wide and layout.series_id is None:
         said.append(f"series_id: {source.stem!r}, after the name of the file")
@@ -123,6 +126,14 @@ class _Source:
     table: Table
     layout: Layout
     form: Format
+
+    def refuse_words(self) -> None:
+        """Raise if words that are all the same at the head, and may name series, differ below it."""
+        for i in self.layout.same:
+            words = self.table.frame.select(pl.col(f"c{i}").cast(pl.String).str.strip_chars().unique()).head(_WORDS)
+            there = words.drop_nulls().collect(engine="streaming").to_series().to_list()
+            if 1 < len([word for word in there if word]) < _WORDS:
+                raise names_series(str(self.path), self.table.names[i], [word for word in there if word])
 
     @property
     def stem(self) -> str:

@@ -47,7 +47,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "data show": ("series", "--rows", *SPAN, "--vintages", *SHARED),
     "data check": ("series", *SHARED),
     "data plot": ("series", "--out", *SPAN, *SHARED),
-    "data export": ("out", "series", *SPAN, *SHARED),
+    "data export": ("out", "series", *SPAN[:3], "--adjusted", *SHARED),
     "data adjust": ("file", *SHARED),
     "data revisions": ("series", *SHARED),
 }

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def test_trades_become_bars_and_the_grid_is_kept(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="look like trades; make bars of them"):
         taken(tmp_path / "none", path)
     prices, report = taken(tmp_path, path, bars=BarConfig(every="1m", price="vwap"))
+    assert PriceStore(tmp_path / "store").covariates.read()["volume"].to_list() == [3, 6]
     times, values = prices["time"].to_list(), prices["price"].to_list()
     assert times == [utc(2020, 9, 13, 12, 27), utc(2020, 9, 13, 12, 28)]
     assert values == pytest.approx([(10 + 2 * 11) / 3, (12 + 13 + 4 * 12) / 6])
@@ -272,8 +274,19 @@ def test_a_split_becomes_a_factor_and_the_price_stays(tmp_path: Path) -> None:
     pl.DataFrame({"date": days, "close": published}).write_csv(tmp_path / "ACME.csv")
     prices, _ = taken(tmp_path, str(tmp_path / "ACME.csv"), policy=Policy(split="adjust"))
     assert np.allclose(prices["price"].to_numpy(), path / 2, rtol=1e-12)
-    raw = PriceStore(tmp_path / "store").read(adjusted=False)
+    store = PriceStore(tmp_path / "store")
+    raw = store.read(adjusted=False)
     assert np.array_equal(raw["price"].to_numpy(), published)
+    unadjusted = PriceStore(tmp_path / "other")
+    config = IngestConfig(paths=(str(tmp_path / "ACME.csv"),))
+    ingest(config, unadjusted)
+    _, written = ingest(replace(config, policy=Policy(split="adjust")), unadjusted)
+    assert written is not None
+    assert written.added == 0
+    assert written.revised.select("series_id", "time").rows() == [("ACME", days[0])]
+    _, again = ingest(replace(config, policy=Policy(split="adjust")), unadjusted)
+    assert again is not None
+    assert again.revised.is_empty()
 
 
 # -------------------------------------------------------------------------------------------------------- revisions

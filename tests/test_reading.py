@@ -395,3 +395,14 @@ def test_settings_out_of_range_are_refused() -> None:
     for bad in ({"delimiter": ";;"}, {"decimal": "x"}, {"unit": "h"}, {"encoding": "klingon"}, {"time_zone": "Mars"}):
         with pytest.raises(ConfigError):
             Format(**bad)
+
+
+def test_a_second_series_far_below_the_head_is_not_merged_into_the_first(tmp_path: Path) -> None:
+    """A column of words that is constant in the sample and changes below it is asked for, as one that changes there."""
+    days = pl.datetime_range(datetime(1970, 1, 1), datetime(2004, 1, 1), "1d", eager=True)
+    table = pl.concat([pl.DataFrame({"Land": name, "day": days, "close": 1.5}) for name in ("Australia", "Brazil")])
+    table.write_csv(tmp_path / "fx.csv")
+    with pytest.raises(SchemaError, match=r"column 'Land' holds words \(.*ingest.columns.series_id = 'Land'"):
+        _read(tmp_path / "fx.csv")
+    table.filter(pl.col("Land") == "Brazil").write_csv(tmp_path / "brazil.csv")
+    assert _read(tmp_path / "brazil.csv").rows.collect()["series_id"].unique().to_list() == ["brazil"]
