@@ -14,7 +14,7 @@ from models.errors import DataError
 from models.observation import LEVELS
 from pipeline.atomic import replacing
 from pipeline.forecasts import Forecasts
-from pipeline.prices import UTC_TIME
+from pipeline.rows import UTC_TIME
 
 QUANTILES = tuple(f"q{level:g}" for level in LEVELS)
 PLAIN = ("step", "origin", "actual", "outcome", "loc", "scale", "df")

@@ -10,7 +10,7 @@ D at 10:00 of D - 1 (`COVARIATES_KNOWN`), between that and the prices: whoever f
 forecasts for D and the prices up to D - 1. The benchmark gives no such hours and its clock has no summer time; these
 two are chosen for all markets alike, and the clock is labelled UTC without a shift. Prices may be negative.
 
-Comes in: a file or a folder of them. Goes out: `Epf`, two frames. Knows polars; imported by steps.
+Comes in: a file or a folder of them. Goes out: `Epf`, two frames. Knows polars; imported by sources.
 """
 
 from __future__ import annotations

@@ -122,8 +122,10 @@ def export(store: PriceStore, choice: Choice, path: Path) -> int:
         raise ConfigError(unknown("format of an export", path.suffix, _WRITERS))
     rows = prices(store, choice)
     if store.covariates.exists():
-        beside = store.covariates.read(start=choice.start, end=choice.end, known_at=choice.known_at)
-        rows = rows.join(beside.drop("available_time"), on=["series_id", "time"], how="left", maintain_order="left")
+        beside = store.covariates.scan(choice.series, start=choice.start, end=choice.end, known_at=choice.known_at)
+        rows = rows.join(
+            beside.drop("available_time").collect(), on=["series_id", "time"], how="left", maintain_order="left"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         _WRITERS[path.suffix](rows, file)

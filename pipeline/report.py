@@ -1,15 +1,14 @@
 """What an ingest says it found: files and how they were read, rows read and kept, every fault with examples.
 
-Comes in: counts. Goes out: `IngestReport`, as plain values for JSON and as rows for a table. Knows the standard library
+Comes in: counts. Goes out: `IngestReport`, a dataclass that is written as JSON as it stands. Knows the standard library
 only; imported by ingest, the flows and the command line.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import PurePath
-from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,21 +121,8 @@ class IngestReport:
         """The faults that were met and whose policy is to raise."""
         return tuple(f for f in self.faults if f.policy == "raise" and f.count)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the report as plain values for JSON; times as ISO 8601 text."""
-        return plain(asdict(self))
-
 
 def done(fault: Fault) -> str:
     """Say what was done about a fault, such as '3 dropped'; nothing where nothing was."""
     counts = (("dropped", fault.dropped), ("changed", fault.changed), ("added", fault.added))
     return ", ".join(f"{count:,} {word}" for word, count in counts if count)
-
-
-def plain(value: Any) -> Any:
-    """Turn tuples into lists and times into ISO 8601 text, all the way down."""
-    if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.rows import ORDER, READ
+from pipeline.rows import ORDER
 from pipeline.vintages import bucket_of
 
 BUCKETS = 64
@@ -38,11 +38,6 @@ def buckets(folder: Path) -> Iterator[pl.DataFrame]:
         parts.setdefault(path.parent.name, []).append(path)
     for name in sorted(parts):
         yield pl.read_parquet(sorted(parts[name])).sort(ORDER, maintain_order=True)
-
-
-def empty() -> pl.DataFrame:
-    """Give a frame of no rows, as `buckets` would."""
-    return pl.Schema({**READ, ORDER: pl.Int64()}).to_frame()
 
 
 def _bucket(names: pl.Expr) -> pl.Expr:

@@ -11,7 +11,7 @@ What leaks or misleads at these sources is settled here, and `Fetched.said` tell
   read. Yahoo keeps prices in float32; digits beyond the seventh are noise and are rounded away. Dividends stay out.
 
 Comes in: symbols and a `VendorConfig`. Goes out: `Fetched`. The one file that knows yfinance and ccxt, which are
-imported when they are asked; knows polars; imported by steps. Nothing is tried twice here: that is the flow's business.
+imported when they are asked; knows polars; imported by sources. Nothing is tried twice: that is the flow's business.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from typing import Any
 import polars as pl
 
 from models.errors import ConfigError, DataError, TransientError, unknown
+from pipeline import clock
 from pipeline.rows import READ, UTC_TIME
 
 YAHOO_INTERVALS = ("1m", "2m", "5m", "15m", "30m", "60m", "90m", "1h", "1d")
@@ -83,9 +84,9 @@ class VendorConfig:
             raise ConfigError(f"interval must be a count and one of m, h, d, such as 1h or 1d, not {self.interval!r}")
         if self.limit < 1:
             raise ConfigError(f"limit must be at least 1 bar, not {self.limit}")
-        if self.end is not None and _moment(self.start) >= _moment(self.end):
+        if self.end is not None and clock.moment(self.start, "start") >= clock.moment(self.end, "end"):
             raise ConfigError(f"start must lie before end, got {self.start!r} and {self.end!r}")
-        _moment(self.start)
+        clock.moment(self.start, "start")
 
     @property
     def bar(self) -> timedelta:
@@ -95,8 +96,8 @@ class VendorConfig:
     @property
     def wanted(self) -> pl.Expr:
         """The rows whose `time` lies in the span asked for."""
-        late = pl.lit(False) if self.end is None else pl.col("time") >= _moment(self.end)
-        return (pl.col("time") >= _moment(self.start)) & ~late
+        late = pl.lit(False) if self.end is None else pl.col("time") >= clock.moment(self.end, "end")
+        return (pl.col("time") >= clock.moment(self.start, "start")) & ~late
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,15 +213,6 @@ def _library(name: str) -> Any:
         raise ConfigError(f"{name} is not installed ({error}). Run: pip install 'statecast[vendors]'") from error
 
 
-def _moment(text: str) -> datetime:
-    """Read a time of the configuration."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(f"start and end must be ISO-8601, such as 2020-01-31, not {text!r}") from error
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
 def _history(library: Any, symbol: str, config: VendorConfig, session: Any) -> pl.DataFrame:
     """Fetch the bars of a symbol up to now, whatever end is wanted: later splits are in their prices.
 
@@ -232,7 +224,7 @@ def _history(library: Any, symbol: str, config: VendorConfig, session: Any) -> p
         `start` and `session` (the date of the session at the exchange), open, high, low, price, volume, and `split`,
         new shares for an old one, 0 on most days.
     """
-    begin = _moment(config.start) - timedelta(days=1)
+    begin = clock.moment(config.start, "start") - timedelta(days=1)
     try:
         ticker = library.Ticker(symbol, session=session)
         table = ticker.history(start=begin, interval=config.interval, auto_adjust=False, actions=True, keepna=True)
@@ -299,8 +291,8 @@ def _pages(client: Any, pair: str, config: VendorConfig, now: datetime) -> pl.Da
         `start`, open, high, low, price, volume; ascending, each bar once.
     """
     bar = config.bar // timedelta(milliseconds=1)
-    until = _milliseconds(now if config.end is None else _moment(config.end))
-    since, bars = _milliseconds(_moment(config.start)) - bar, []
+    until = _milliseconds(now if config.end is None else clock.moment(config.end, "end"))
+    since, bars = _milliseconds(clock.moment(config.start, "start")) - bar, []
     while since < until and len(bars) < config.limit:
         page = client.fetch_ohlcv(pair, config.interval, since, PAGE)  # ccxt sorts, and drops what lies before since
         if not page:

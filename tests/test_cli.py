@@ -263,8 +263,9 @@ def test_the_store_is_looked_at_checked_drawn_and_exported(
     assert (code, [name for name in ("AAA", "BBB", "CCC") if name not in out]) == (0, [])
     code, out, _ = statecast("data", "show", "AAA", "--rows", 2, "--until", "2020-01-03", *looked_at)
     assert (code, "2020-01-02" in out, "2020-01-03" in out) == (0, True, False)
-    code, out, _ = statecast("data", "check", *looked_at)
-    assert (code, "nothing found" in out or ": keep" in out) == (0, True)
+    code, out, _ = statecast("data", "check", "--json", *looked_at)
+    counts = {fault["name"]: fault["count"] for fault in orjson.loads(out)}
+    assert (code, counts["gap"], counts["short"], counts["split"], len(counts)) == (0, 0, 0, 0, 9)
     code, out, _ = statecast("data", "plot", "AAA", "--out", tmp_path / "a.png", *looked_at)
     assert (code, (tmp_path / "a.png").read_bytes()[:4]) == (0, b"\x89PNG")
     code, out, _ = statecast("data", "export", tmp_path / "out.csv", "AAA", *looked_at)

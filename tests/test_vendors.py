@@ -238,7 +238,7 @@ def test_wrong_settings_are_refused_with_what_is_right() -> None:
         VendorConfig(interval="1wk")
     with pytest.raises(ConfigError, match="start must lie before end"):
         VendorConfig(start="2020-01-02", end="2020-01-01")
-    with pytest.raises(ConfigError, match="ISO-8601"):
+    with pytest.raises(ConfigError, match="start: expected a time of ISO 8601"):
         VendorConfig(start="yesterday")
     with pytest.raises(ConfigError, match="at least 1 bar"):
         VendorConfig(limit=0)
