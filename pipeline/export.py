@@ -17,7 +17,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ from pipeline.atomic import replacing
 from pipeline.metadata import KEY, Metadata
 from pipeline.session import RUNTIME_VERSION, Session
 from pipeline.threads import cpu_threads
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 STEPS = 2000
 BATCHES = (1, 64)
@@ -74,13 +77,36 @@ def export(forecaster: Forecaster, provenance: Provenance, path: Path) -> Sessio
 def exported(forecaster: Forecaster, provenance: Provenance) -> bytes:
     """Give the bytes of the file, after the parity gate."""
     forecaster = copy.deepcopy(forecaster).cpu().eval()
-    proto = trace(forecaster)
-    metadata = _metadata(forecaster, provenance, tuple(n for n in inputs(proto) if not n.startswith("state.")))
-    session = Session(annotate(proto, KEY, metadata.to_json()))
+    proto, metadata = _described(forecaster, provenance)
     with cpu_threads(1):
-        parity = check_parity(forecaster, session)
-    parity |= {"nodes": len(proto.graph.node), "parameters": sum(p.numel() for p in forecaster.state_dict().values())}
+        parity = check_parity(forecaster, Session(annotate(proto, KEY, metadata.to_json())))
+    parity |= {"nodes": len(proto.graph.node), "parameters": parameters(forecaster)}
     return annotate(proto, KEY, replace(metadata, parity=parity).to_json())
+
+
+def ungated(forecaster: Forecaster) -> Session:
+    """Give the session of a forecaster, on the CPU and in eval mode, without the gate: to measure, never to serve."""
+    nowhere = Provenance(
+        series=tuple(f"series {row}" for row in range(1, _rows(forecaster))),
+        grid="tick",
+        cutoff_time="1970-01-01T00:00:00Z",
+        data_sha256="0" * 64,
+        commit="none",
+        config={},
+    )
+    proto, metadata = _described(forecaster, nowhere)
+    return Session(annotate(proto, KEY, metadata.to_json()))
+
+
+def parameters(forecaster: Forecaster) -> int:
+    """Count the numbers that a fit has set, buffers such as scales among them."""
+    return sum(p.numel() for p in forecaster.state_dict().values())
+
+
+def _described(forecaster: Forecaster, provenance: Provenance) -> tuple[ModelProto, Metadata]:
+    """Trace the step, and say of it what a file says before the gate."""
+    proto = trace(forecaster)
+    return proto, _metadata(forecaster, provenance, tuple(n for n in inputs(proto) if not n.startswith("state.")))
 
 
 def _metadata(f: Forecaster, provenance: Provenance, read: tuple[str, ...]) -> Metadata:
