@@ -2,12 +2,13 @@
 
 Legend: n rows, Q quantile levels. Losses are negatively oriented: smaller is better.
 
-NaN policy, the same everywhere: a loss that is undefined for a row (a quantile that is not known, no
-density) is NaN, and a mean over rows of which one is NaN is NaN. Nothing is skipped, so that no model
-gains by not answering; to leave rows out, take them out of every model with `Forecasts.where`.
+NaN policy, the same everywhere, and in `direction`, `risk` and `volatility`: a loss that is undefined for a row
+(a quantile that is not known, no density) is NaN, and a mean over rows of which one is NaN is NaN. Nothing is
+skipped, so that no model gains by not answering; to leave rows out, take them out of every model with
+`Forecasts.where`.
 
 Comes in: `Forecasts`, and one scale a series fitted on the train split. Goes out: arrays [n] and flat
-mappings of metric names to numbers. Knows numpy and scipy; imported by compare, figures, tracking and steps.
+mappings of metric names to numbers. Knows numpy and scipy; imported by compare, figures, slices, tracking and steps.
 
 References
 ----------
@@ -15,12 +16,14 @@ Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estima
 doi:10.1198/016214506000001437. Jordan, Krüger & Lerch (2019), Evaluating probabilistic forecasts with
 scoringRules, Journal of Statistical Software 90(12), doi:10.18637/jss.v090.i12. Hyndman & Koehler (2006),
 Another look at measures of forecast accuracy, International Journal of Forecasting 22, 679-688,
-doi:10.1016/j.ijforecast.2006.03.001.
+doi:10.1016/j.ijforecast.2006.03.001. Makridakis (1993), Accuracy measures: theoretical and practical concerns,
+International Journal of Forecasting 9, 527-529, doi:10.1016/0169-2070(93)90079-3. Ferro (2014), Fair scores for
+ensemble forecasts, Quarterly Journal of the Royal Meteorological Society 140, 1917-1923, doi:10.1002/qj.2270.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,9 +31,12 @@ from scipy import special, stats
 
 from models.errors import ComparisonError, DataError
 from models.observation import LEVELS, MEDIAN
+from pipeline.density import Vector, mean_difference, mean_distance, negative_log, probability_below
+from pipeline.direction import direction_scores
 from pipeline.forecasts import Forecasts
+from pipeline.risk import coverage_scores, risk_scores
+from pipeline.volatility import qlike, r2
 
-Vector = NDArray[np.float64]
 Scores = dict[str, float]
 
 POOLED = "pooled"
@@ -48,6 +54,9 @@ INTERVALS: dict[int, tuple[int, int]] = {
 }
 """Central prediction intervals, in percent, as positions in `LEVELS`."""
 
+JUDGED = (80, 95)
+"""Of these, the ones whose interval score and whose misses are among the scores, in percent."""
+
 DENSE = 200
 """Points of the integral over levels where a distribution is known by its quantiles only."""
 
@@ -63,6 +72,18 @@ def absolute_error(forecasts: Forecasts) -> Vector:
 def squared_error(forecasts: Forecasts) -> Vector:
     """Take (actual - median)², [n], in squared price units."""
     return (forecasts.actual - forecasts.quantile[:, MEDIAN]) ** 2
+
+
+def smape(forecasts: Forecasts) -> Vector:
+    """Take the symmetric percentage error 2 |actual - median| / (actual + median), [n], 0 to 2, without unit.
+
+    For comparison with what others publish; prefer `scaled_error`. It is not symmetric: of two medians equally far off,
+    the high one costs less. It has no value at 0 and 0, and no meaning for prices that cross zero, where it is stuck at
+    2: it is NaN where the actual or the median is not positive, so that the mean of such a series is NaN.
+    """
+    median = forecasts.quantile[:, MEDIAN]
+    positive = (forecasts.actual > 0) & (median > 0)
+    return 2 * absolute_error(forecasts) / np.where(positive, forecasts.actual + median, np.nan)
 
 
 def naive_scale(prices: ArrayLike) -> float:
@@ -150,11 +171,22 @@ def width(forecasts: Forecasts, percent: int) -> Vector:
     return forecasts.quantile[:, upper] - forecasts.quantile[:, lower]
 
 
+def interval_score(forecasts: Forecasts, percent: int) -> Vector:
+    """Take the score of the central interval [l, u], [n], in price units: Gneiting & Raftery (2007), equation 43.
+
+    (u - l) + 2/α · [(l - actual)⁺ + (actual - u)⁺], α = 1 - percent/100: the width, and a fine for each miss. Its mean
+    is least for the true quantiles, so it settles what coverage and width leave open between them.
+    """
+    lower, upper = (forecasts.quantile[:, i] for i in INTERVALS[percent])
+    outside = np.maximum(lower - forecasts.actual, 0) + np.maximum(forecasts.actual - upper, 0)
+    return upper - lower + 2 / (1 - percent / 100) * outside
+
+
 # ---------------------------------------------------------------- the distribution, on the transformed scale
 
 
 def crps(forecasts: Forecasts) -> Vector:
-    r"""Take the continuous ranked probability score, [n], on the transformed scale.
+    """Take the continuous ranked probability score E|X - outcome| - ½E|X - X'|, [n], on the transformed scale.
 
     With z = (outcome - loc) / scale, F and f the standard distribution and density, and B the beta function:
 
@@ -165,7 +197,7 @@ def crps(forecasts: Forecasts) -> Vector:
       or the outcome is not the log return: price quantiles cannot be brought to another scale from here.
       This is an interpolation: read a difference to a closed form that is below half a percent with care.
     """
-    score = forecasts.scale * _by_family(forecasts, _normal_crps, _student_crps, df_above=1.0)
+    score = mean_distance(forecasts, forecasts.outcome) - mean_difference(forecasts) / 2
     rows = np.isnan(forecasts.df)
     if rows.any():
         score[rows] = _log_quantile_crps(forecasts.where(rows))
@@ -199,10 +231,30 @@ def _interpolation(levels: tuple[float, ...], tau: Vector) -> Vector:
     return weight
 
 
+def sample_crps(outcome: Vector, sample: Vector) -> Vector:
+    """Estimate the CRPS from K draws of the forecast, E|X - outcome| - ½E|X - X'|, [n], in their unit.
+
+    The second mean is over pairs of *different* draws, K(K - 1) of them: the fair form (Ferro 2014), unbiased for the
+    CRPS of the distribution that was drawn from; one value can be negative. O(K log K): in order of size,
+    Σ|x_i - x_j| = 2 Σ (2i - K - 1) x_(i).
+
+    Parameters
+    ----------
+    outcome : [n]
+    sample : [n, K], K ≥ 2
+        Draws, exchangeable.
+    """
+    count = sample.shape[1]
+    if count < 2:
+        raise ComparisonError(f"the CRPS of a sample needs at least two draws a row; came {count}")
+    distance = np.mean(np.abs(sample - outcome[:, None]), axis=1)
+    weight = 2 * np.arange(1, count + 1) - count - 1
+    return distance - np.sort(sample, axis=1) @ weight / (count * (count - 1))
+
+
 def log_score(forecasts: Forecasts) -> Vector:
     """Take the negative log density of the outcome on the transformed scale, [n], in nats."""
-    scale = np.where(forecasts.scale > 0, forecasts.scale, np.nan)
-    return np.log(scale) + _by_family(forecasts, _normal_log_score, _student_log_score, df_above=0.0)
+    return negative_log(forecasts, forecasts.outcome)
 
 
 def pit(forecasts: Forecasts) -> Vector:
@@ -211,7 +263,7 @@ def pit(forecasts: Forecasts) -> Vector:
     It judges the density (loc, scale, df). The price quantiles may have been moved since, by a conformal
     offset: `covered` judges those.
     """
-    return _by_family(forecasts, special.ndtr, special.stdtr, df_above=0.0)
+    return probability_below(forecasts, forecasts.outcome)
 
 
 def pit_uniformity(values: Vector) -> tuple[float, float]:
@@ -226,41 +278,6 @@ def pit_uniformity(values: Vector) -> tuple[float, float]:
         return float("nan"), float("nan")
     result = stats.kstest(values, "uniform")
     return float(result.statistic), float(result.pvalue)
-
-
-def _by_family(
-    forecasts: Forecasts,
-    normal: Callable[[Vector], Vector],
-    student: Callable[[Vector, Vector], Vector],
-    df_above: float,
-) -> Vector:
-    """Apply the formula of each row's family to z = (outcome - loc) / scale; NaN where there is none."""
-    df, value = forecasts.df, np.full(len(forecasts), np.nan)
-    z = (forecasts.outcome - forecasts.loc) / np.where(forecasts.scale > 0, forecasts.scale, np.nan)
-    gaussian, heavy = np.isposinf(df), (df > df_above) & np.isfinite(df)
-    value[gaussian] = normal(z[gaussian])
-    value[heavy] = student(df[heavy], z[heavy])
-    return value
-
-
-def _normal_crps(z: Vector) -> Vector:
-    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
-    return z * (2 * special.ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi)
-
-
-def _student_crps(df: Vector, z: Vector) -> Vector:
-    spread = np.exp(special.betaln(0.5, df - 0.5) - 2 * special.betaln(0.5, df / 2))
-    density = np.exp(-_student_log_score(df, z))
-    centred = z * (2 * special.stdtr(df, z) - 1)
-    return centred + 2 * (density * (df + z**2) - np.sqrt(df) * spread) / (df - 1)
-
-
-def _normal_log_score(z: Vector) -> Vector:
-    return (z**2 + np.log(2 * np.pi)) / 2
-
-
-def _student_log_score(df: Vector, z: Vector) -> Vector:
-    return special.betaln(0.5, df / 2) + np.log(df) / 2 + (df + 1) / 2 * np.log1p(z**2 / df)
 
 
 def _log_quantile_crps(forecasts: Forecasts) -> Vector:
@@ -294,11 +311,19 @@ def scores(forecasts: Forecasts, naive_scale: Mapping[str, float]) -> Scores:
     -------
     dict
         - `mae`, `rmse` in price units: over several series the dear ones weigh most, read `mase` there
-        - `mase`, mean scaled error, and `rmae`, the same over that of the naive forecast, which is the price
-          at the origin (NaN where that never errs)
+        - `mase`, mean scaled error, and `rmae`, the same over that of the naive forecast, which is the last value:
+          the price at the origin (NaN where that never errs); `smape`, 0 to 2
         - `wql`, mean weighted quantile loss: mean over levels of 2 Σ pinball / Σ |actual|
         - `crps`, `log_score` on the transformed scale; `pit_distance` of `pit_uniformity`
-        - `coverage_P`, 0 to 1, and `width_P`, in price units, of the central interval of P percent
+        - `coverage_P`, 0 to 1, and `width_P`, in price units, of the central interval of P percent, and for those in
+          `JUDGED` `interval_score_P`, in price units, and the p-values `kupiec_P` and `christoffersen_P` (conditional
+          coverage) that its misses of step 1 come as often as promised, and as freely; over several series the
+          smallest p-value, adjusted by Holm
+        - `hit_rate`, the share of calls up or down that were right, its 95 % interval `hit_low` to `hit_high`, and of
+          the probability of a rise `brier_up`, `log_loss_up`, `auc_up` (`pipeline.direction`)
+        - `qlike`, and `r2_volatility`, the share of |outcome| explained, at most 1 (`pipeline.volatility`)
+        - `fz0_L`, joint loss of value at risk and expected shortfall at L percent, and the p-values `var_L_kupiec`,
+          `var_L_christoffersen` of the misses of the price quantile there (`pipeline.risk`)
 
     Raises
     ------
@@ -317,15 +342,29 @@ def scores(forecasts: Forecasts, naive_scale: Mapping[str, float]) -> Scores:
         "rmse": np.sqrt(np.mean(squared_error(forecasts))),
         "mase": np.mean(scaled),
         "rmae": np.mean(scaled) / naive if naive > 0 else np.nan,
+        "smape": np.mean(smape(forecasts)),
         "wql": 2 * np.mean(losses) / size if size > 0 else np.nan,
         "crps": np.mean(crps(forecasts)),
         "log_score": np.mean(log_score(forecasts)),
         "pit_distance": pit_uniformity(pit(forecasts))[0],
+        "qlike": np.mean(qlike(forecasts)),
+        "r2_volatility": r2(forecasts),
     }
-    for percent in INTERVALS:
-        result[f"coverage_{percent}"] = np.mean(covered(forecasts, percent))
-        result[f"width_{percent}"] = np.mean(width(forecasts, percent))
+    result |= _interval_scores(forecasts) | direction_scores(forecasts) | risk_scores(forecasts)
     return {name: float(value) for name, value in result.items()}
+
+
+def _interval_scores(forecasts: Forecasts) -> Scores:
+    result = {}
+    for percent in INTERVALS:
+        inside = covered(forecasts, percent)
+        result[f"coverage_{percent}"] = np.mean(inside)
+        result[f"width_{percent}"] = np.mean(width(forecasts, percent))
+        if percent in JUDGED:
+            share, free = coverage_scores(forecasts, 1 - inside, 1 - percent / 100)
+            result[f"interval_score_{percent}"] = np.mean(interval_score(forecasts, percent))
+            result[f"kupiec_{percent}"], result[f"christoffersen_{percent}"] = share, free
+    return result
 
 
 def score_table(forecasts: Sequence[Forecasts], naive_scale: Mapping[str, float]) -> dict[str, dict[str, Scores]]:
