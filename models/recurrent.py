@@ -1,13 +1,16 @@
 """The stateful recurrent forecaster: RNN, LSTM and GRU are one class with one setting.
 
 Inputs at each move, all causal: the move over its running scale on every memory, the absolute value of that,
-and the log of the running variances; past covariates and elapsed time where there are any. The hidden state
-steps once a move and is carried; where nothing arrives it is held.
+and the log of the running variances; covariates and elapsed time where there are any. The hidden state
+steps once a move and is carried; where nothing arrives it is held. Covariates come raw and are standardised inside the
+step, to mean 0 and variance 1 on the train split (LeCun, Bottou, Orr & Müller 1998, Efficient BackProp, 4.3); those
+known ahead are inputs of the layers and, beside the hidden state, of the head.
 
     Elman (1990) Cognitive Science 14(2); Hochreiter & Schmidhuber (1997) Neural Computation 9(8);
     Cho et al. (2014) EMNLP, in the form of cuDNN and ONNX `linear_before_reset=1`.
 
-Legend: B batch, T time, F features, H hidden, K layers, W memories, M prices of one moment, S horizon steps.
+Legend: B batch, T time, F features, H hidden, K layers, W memories, M prices of one moment, S horizon steps, R rows,
+C covariates (known with the price, or ahead).
 
 Comes in: ticks. Goes out: distributions. Trained by `pipeline/training.py`.
 """
@@ -108,17 +111,30 @@ class Recurrent(nn.Module):
         self.config, self.kind, self.elapsed = config, config.cell, config.elapsed
         self.horizon, self.block, self.past, self.future = horizon, block, past, future
         self.scale = RunningScale(config.memories, unit, block)
-        self.inputs = 3 * self.scale.width + past + int(self.elapsed)
+        self.inputs = 3 * self.scale.width + past + horizon * future + int(self.elapsed)
         self.layers = CELLS[config.cell](
             self.inputs, config.hidden, config.layers, batch_first=True, dropout=config.dropout
         )
         self.head = HEADS[config.head](config.hidden + horizon * future, horizon, block)
         self.register_buffer("unit", torch.tensor([unit]))
+        for name, count in (("past", past), ("future", future)):
+            if count:
+                self.register_buffer(f"{name}_center", torch.zeros(count))
+                self.register_buffer(f"{name}_unit", torch.ones(count))
 
     @property
     def df(self) -> Tensor:
         """Degrees of freedom, float32 [1]."""
         return self.head.df
+
+    def fit_covariates(self, name: Literal["past", "future"], rows_RC: Tensor) -> None:
+        """Take center and unit of raw covariates [R, C], rows of the *train split*: mean and standard deviation.
+
+        A covariate that is constant there, up to the rounding of float32, has unit 1.
+        """
+        spread, mean = torch.std_mean(rows_RC.double(), 0, correction=0)
+        self.get_buffer(f"{name}_center").copy_(mean)
+        self.get_buffer(f"{name}_unit").copy_(torch.where(spread > 1e-6 * mean.abs(), spread, 1.0))
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
         """List what is carried: the running scale, and a hidden vector (and for lstm a cell vector) a layer."""
@@ -152,7 +168,9 @@ class Recurrent(nn.Module):
         move, log_variance, scale, following = self.scale.step(tick.change, tick.held, state)
         parts = [move, xp.abs(move), log_variance]
         if self.past:
-            parts.append(tick.past)
+            parts.append(self._standardised("past", tick.past))
+        if self.future:
+            parts.append(self.known_ahead(tick.future))
         if self.elapsed:
             parts.append(xp.log(xp.reshape(tick.elapsed, (-1, 1))))
         return xp.concat(parts, 1), scale, following
@@ -161,8 +179,16 @@ class Recurrent(nn.Module):
         """Put the covariates known ahead beside the hidden vector."""
         if not self.future:
             return top
-        xp = namespace(top)
-        return xp.concat([top, xp.reshape(future, (-1, self.horizon * self.future))], 1)
+        return namespace(top).concat([top, self.known_ahead(future)], 1)
+
+    def known_ahead(self, future: Array) -> Array:
+        """Standardise raw covariates known ahead, [B, S, C] to [B, S*C]."""
+        standardised = self._standardised("future", future)
+        return namespace(future).reshape(standardised, (-1, self.horizon * self.future))
+
+    def _standardised(self, name: str, raw: Array) -> Array:
+        constant = namespace(raw).constant
+        return (raw - constant(self.get_buffer(f"{name}_center"))) / constant(self.get_buffer(f"{name}_unit"))
 
     def _weights(self, xp: Array) -> list[list[Array]]:
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

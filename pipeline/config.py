@@ -38,6 +38,13 @@ class Config:
     known_at : str or None
         Prices are taken as they were known at this moment (ISO 8601, UTC), without later revisions; left out: as they
         are known now.
+    past : tuple of str
+        Columns of the store, beside the price, that are inputs of the networks as of the price's own time, such as
+        ["volume"]: the latest value known when the price is.
+    ahead : tuple of str
+        Columns of the store that are known for the targets before their prices, such as ["load_forecast"] where the
+        electricity load of the next hours is forecast: for each step the value of its time, as it is known when the
+        price of the origin is. A column may stand in both.
     transform : {"log", "asinh"}
         Scale on which models work: log returns, or asinh differences where prices fall below zero.
     ingest : IngestConfig
@@ -59,6 +66,8 @@ class Config:
     models: tuple[str, ...] = MODELS
     leave_out: tuple[str, ...] = ()
     known_at: str | None = None
+    past: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
     transform: TransformKind = "log"
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()
@@ -79,6 +88,9 @@ class Config:
                 raise ConfigError(unknown("model", name, MODELS))
         if len(set(self.models)) != len(self.models) or not self.models:
             raise ConfigError(f"models: expected at least one and none twice, got {list(self.models)}")
+        for setting, names in (("past", self.past), ("ahead", self.ahead)):
+            if len(set(names)) != len(names):
+                raise ConfigError(f"{setting}: expected each covariate once, got {list(names)}")
         needed = {self.compare.last_value} - set(self.models)
         if needed:
             raise ConfigError(f"models: {needed.pop()} is missing; every comparison needs the naive forecast beside it")

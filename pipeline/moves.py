@@ -1,6 +1,6 @@
 """A panel of prices on the transformed scale: observations for the models, moves to fit on, targets to hit.
 
-Legend: N series, T time, M prices of one moment (1), S horizon steps.
+Legend: N series, T time, M prices of one moment (1), S horizon steps, P and K covariates.
 
 Comes in: a numpy panel. Goes out: tensors and arrays. Imported by fitting, training and backtest.
 """
@@ -11,22 +11,84 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from models.errors import FitError
-from models.forecaster import observe
+from models.errors import DataError, FitError, unknown
+from models.forecaster import Forecaster, observe
 from models.observation import Observation
 from models.transforms import Transform
 from pipeline.windows import Panel
 
 
-def observations(panel: Panel, *, horizon: int) -> Observation:
-    """Give the panel as observations [N, T, ...]; series i has parameter row i + 1."""
+def observations(
+    panel: Panel, *, horizon: int, past: tuple[str, ...] = (), future: tuple[str, ...] = ()
+) -> Observation:
+    """Give the panel as observations [N, T, ...]; series i has parameter row i + 1.
+
+    Parameters
+    ----------
+    panel : Panel
+    horizon : int
+        S; no more than the panel's covariates reach ahead, where `future` names any.
+    past, future : tuple of str
+        Covariates to give, of those of the panel, in this order; none by default. `future[n, t, s]` is of the
+        (s + 1)-th observation after t, as it was known when price t was.
+
+    Raises
+    ------
+    DataError
+        The panel does not have one of the covariates, or not so far ahead.
+    """
+    if future and panel.future is not None and panel.future.shape[2] < horizon:
+        raise DataError(
+            f"expected covariates for {horizon} steps ahead, got a panel with {panel.future.shape[2]}. Set "
+            f"fit.horizon to {horizon} or more"
+        )
+    beside = {
+        "past": _chosen("past", panel.past, panel.past_names, past),
+        "future": _chosen("ahead", panel.future, panel.future_names, future),
+    }
+    given = {k: torch.from_numpy(x) for k, x in beside.items() if x is not None}
+    if "future" in given:
+        given["future"] = given["future"][:, :, :horizon]
     return observe(
         torch.from_numpy(panel.price)[..., None],
         mask=torch.from_numpy(panel.mask)[..., None],
         series=torch.arange(1, len(panel.names) + 1),
         elapsed=torch.from_numpy(panel.elapsed),
         horizon=horizon,
+        **given,
     )
+
+
+def _chosen(
+    setting: str, held: NDArray[np.float32] | None, names: tuple[str, ...], wanted: tuple[str, ...]
+) -> NDArray[np.float32] | None:
+    """Take the covariates of these names, without a copy where all are wanted in their order."""
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{unknown('covariate', name, names)}. The settings name them: {setting}")
+    if held is None or not wanted:
+        return None
+    return held if wanted == names else held[..., [names.index(name) for name in wanted]]
+
+
+def observed_by(forecaster: Forecaster, panel: Panel) -> Observation:
+    """Give the observations that a forecaster reads: with the panel's covariates where it takes any.
+
+    Raises
+    ------
+    DataError
+        The forecaster was fitted on another number of covariates.
+    """
+    counts = {"past": forecaster.past, "ahead": forecaster.future}
+    held = {"past": panel.past_names, "ahead": panel.future_names}
+    for setting, count in counts.items():
+        if count and count != len(held[setting]):
+            raise DataError(
+                f"{forecaster.name} was fitted on {count} covariates, but the settings have {setting} = "
+                f"{list(held[setting])}. Name those of the fit, or train it again"
+            )
+    past, future = panel.past_names[: forecaster.past], panel.future_names[: forecaster.future]
+    return observations(panel, horizon=forecaster.horizon, past=past, future=future)
 
 
 def outcomes(panel: Panel, transform: Transform, horizon: int) -> NDArray[np.float64]:

@@ -41,6 +41,13 @@ class Panel:
         Median spacing of the series in microseconds (the lower one of two; 1 for a single observation).
     length : int64 [N]
         Observations, holes included: row n is padding from `length[n]` on.
+    past_names, future_names : tuple of str
+        Names of the covariates, P and K of them.
+    past : float32 [N, T, P], or None where P is 0
+        Covariates of the price's own time, as known when the price was. In padding they mean nothing.
+    future : float32 [N, T, S, K], or None where K is 0
+        Covariates of the targets: [n, t, s] is of the (s + 1)-th observation after t, as known when price t was; it
+        may be a view without memory of its own. In padding they mean nothing.
     """
 
     names: tuple[str, ...]
@@ -50,6 +57,10 @@ class Panel:
     elapsed: NDArray[np.float32]
     bar: NDArray[np.int64]
     length: NDArray[np.int64]
+    past_names: tuple[str, ...] = ()
+    past: NDArray[np.float32] | None = None
+    future_names: tuple[str, ...] = ()
+    future: NDArray[np.float32] | None = None
 
     @property
     def grid(self) -> str:
@@ -64,6 +75,8 @@ class Panel:
 
     def before(self, time: int) -> Panel:
         """Cut off everything at and after a moment (microseconds, UTC); padding is as in a panel built so.
+
+        Covariates known ahead stay with their origin, also where the target lies after the cut: they were known.
 
         Raises
         ------
@@ -89,6 +102,10 @@ class Panel:
             elapsed=np.where(inside, self.elapsed[shape], np.float32(1)),
             bar=self.bar,
             length=length,
+            past_names=self.past_names,
+            past=None if self.past is None else self.past[shape],
+            future_names=self.future_names,
+            future=None if self.future is None else self.future[shape],
         )
 
     def require(self, published: int) -> None:

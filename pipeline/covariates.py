@@ -1,0 +1,243 @@
+"""Covariates as they were known at the origin: from the store beside a panel, aligned with its prices.
+
+The one rule. A covariate of a time τ, seen from a price, is the value of the latest time up to τ that was known when
+that price became known, and of several vintages of this time the latest one known by then. So what was not known yet
+is the latest known value carried forward, and no later vintage is ever seen. A price becomes known at the
+`available_time` of its *first* vintage: a price that is revised a year later is not forecast from what was known a year
+later. Where nothing was known yet, the median of what the series had before the end of train stands in, or that of all
+series where this one has none: no price is lost.
+
+τ is the price's own time for `past` and the time of each target for `ahead`. Targets after the last price are the next
+times at which the store has covariates of the series, where those stand beside its last prices, then further bars.
+
+Legend: N series, T time, S horizon steps, P and K covariates, R vintages of one covariate of one series.
+
+Comes in: a panel and the store. Goes out: the panel with covariates, and a digest of them. Knows polars; imported by
+steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from models.errors import ConfigError, DataError, unknown
+from pipeline.prices import KEY, PriceStore, digest
+from pipeline.windows import Panel
+
+_NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, kw_only=True)
+class _History:
+    """All vintages of one covariate of one series, sorted by time, then by the moment at which they were known.
+
+    Entry 0 stands for nothing known: it is before all times and known always.
+
+    Attributes
+    ----------
+    time, available : int64 [1 + R]
+        Microseconds since 1970, UTC.
+    value : float32 [1 + R]
+    earlier : int64 [1 + R]
+        The last entry before each that was known before it; whatever lies between the two was not.
+    """
+
+    time: NDArray[np.int64]
+    available: NDArray[np.int64]
+    value: NDArray[np.float32]
+    earlier: NDArray[np.int64]
+
+    def at(self, time: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Find the entry of the latest time up to `time`, its last vintage, whenever that was known."""
+        return np.searchsorted(self.time, time, side="right") - 1
+
+    def known(self, entry: NDArray[np.int64], moment: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Go back from these entries to those known at these moments, and take their values."""
+        entry = entry.copy()
+        while (late := self.available[entry] > moment).any():
+            entry[late] = self.earlier[entry[late]]
+        return self.value[entry]
+
+
+def with_covariates(
+    panel: Panel,
+    store: PriceStore,
+    *,
+    past: tuple[str, ...],
+    ahead: tuple[str, ...],
+    horizon: int,
+    until: int,
+    known_at: datetime | None = None,
+) -> tuple[Panel, str]:
+    """Put covariates of the store beside the prices of a panel.
+
+    Parameters
+    ----------
+    panel : Panel
+        As built from the store.
+    store : PriceStore
+    past, ahead : tuple of str
+        Columns of the store's covariates.
+    horizon : int
+        S, steps for which the covariates known ahead are given.
+    until : int
+        End of train, microseconds since 1970, UTC: what stands in where nothing was known is fitted before it.
+    known_at : datetime, optional
+        Moment after which nothing is read.
+
+    Returns
+    -------
+    Panel
+        `past[n, t]` is of the time of price t; `future[n, t, s]` is of the (s + 1)-th observation after t, and both
+        were known when price t was.
+    str
+        sha256 of all vintages that were read.
+
+    Raises
+    ------
+    ConfigError
+        A name is not a column of the store's covariates; those that are, are listed.
+    DataError
+        A covariate has no value before the end of train in any series.
+    """
+    wanted = tuple(dict.fromkeys((*past, *ahead)))
+    rows = _vintages(panel, store, wanted, known_at)
+    parts = {str(name): part for (name,), part in rows.partition_by("series_id", as_dict=True).items()}
+    histories = {name: _histories(name, panel.names, parts, rows, until) for name in wanted}
+    moment = _moments(panel, store)
+    times = [_times(parts[name]) if name in parts else np.empty(0, np.int64) for name in panel.names]
+    covered = replace(
+        panel,
+        past_names=past,
+        past=_past(panel, moment, [histories[name] for name in past]) if past else None,
+        future_names=ahead,
+        future=_future(panel, moment, times, horizon, [histories[name] for name in ahead]) if ahead else None,
+    )
+    return covered, digest(rows, wanted)
+
+
+def _vintages(panel: Panel, store: PriceStore, wanted: tuple[str, ...], known_at: datetime | None) -> pl.DataFrame:
+    """Read every vintage of the panel's series, sorted by `KEY`."""
+    held = store.covariates
+    columns = [c for c in held.scan().collect_schema().names() if c not in KEY] if held.exists() else []
+    for name in wanted:
+        if name not in columns:
+            where = "Ingest columns beside the price with ingest.columns.values, or the source epf"
+            raise ConfigError(f"past, ahead: {unknown('covariate', name, columns)}. {where}")
+    beside = [name for name in held.series()["series_id"] if name in panel.names]
+    rows = held.vintages(beside).select(*KEY, *wanted)
+    return rows if known_at is None else rows.filter(pl.col("available_time") <= known_at)
+
+
+def _histories(
+    covariate: str, names: tuple[str, ...], parts: dict[str, pl.DataFrame], rows: pl.DataFrame, until: int
+) -> list[_History]:
+    """Sort one covariate by series; entry 0 has what stands in where nothing was known."""
+    median = _median(rows, covariate, until)
+    if median is None:
+        raise DataError(
+            f"covariate {covariate!r} has no value before the end of train in any series. Ingest its history, or take "
+            "it out of past and ahead"
+        )
+    histories = []
+    for name in names:
+        part = parts.get(name, rows.clear()).filter(pl.col(covariate).is_not_null())
+        own = _median(part, covariate, until)
+        available = np.concatenate(([_NEVER], part["available_time"].to_physical().to_numpy()))
+        value = np.concatenate(([median if own is None else own], part[covariate].to_numpy()))
+        histories.append(
+            _History(
+                time=np.concatenate(([_NEVER], _times(part))),
+                available=available,
+                value=value.astype(np.float32),
+                earlier=_earlier(available),
+            )
+        )
+    return histories
+
+
+def _median(rows: pl.DataFrame, covariate: str, until: int) -> float | None:
+    """Give the median of what was known before a moment; None where nothing was."""
+    return rows.filter(pl.col("available_time").to_physical() < until)[covariate].median()  # type: ignore[return-value]
+
+
+def _times(rows: pl.DataFrame) -> NDArray[np.int64]:
+    return rows["time"].to_physical().to_numpy()
+
+
+def _earlier(available: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find for each entry the last one before it with a smaller moment, by jumping over those that are not smaller.
+
+    All entries between one and its pointer are known no sooner than itself: this stays true when a pointer takes over
+    that of the entry to which it points.
+    """
+    pointer = np.maximum(np.arange(len(available)) - 1, 0)
+    while (on := (available[pointer] >= available) & (pointer > 0)).any():
+        pointer[on] = pointer[pointer[on]]
+    return pointer
+
+
+def _moments(panel: Panel, store: PriceStore) -> NDArray[np.int64]:
+    """Give the moment [N, T] at which the first vintage of each price was known; padding has the last one."""
+    first = store.prices.vintages(panel.names).unique(("series_id", "time"), keep="first", maintain_order=True)
+    moment = np.empty_like(panel.time)
+    for name, part in first.partition_by("series_id", as_dict=True).items():
+        row = panel.names.index(str(name[0]))
+        place = np.searchsorted(_times(part), panel.time[row])
+        moment[row] = part["available_time"].to_physical().to_numpy()[place]
+    return moment
+
+
+def _past(panel: Panel, moment: NDArray[np.int64], histories: list[list[_History]]) -> NDArray[np.float32]:
+    """Give [N, T, P]: for each price the covariate of its own time."""
+    past = np.empty((*panel.time.shape, len(histories)), np.float32)
+    for k, history in enumerate(histories):
+        for n, one in enumerate(history):
+            past[n, :, k] = one.known(one.at(panel.time[n]), moment[n])
+    return past
+
+
+def _future(
+    panel: Panel,
+    moment: NDArray[np.int64],
+    times: list[NDArray[np.int64]],
+    horizon: int,
+    histories: list[list[_History]],
+) -> NDArray[np.float32]:
+    """Give [N, T, S, K]: for each origin the covariate of each target, a view where all was known in time."""
+    series, time = panel.time.shape
+    final = np.empty((series, time + horizon - 1, len(histories)), np.float32)
+    late: dict[tuple[int, int], NDArray[np.float32]] = {}
+    for n in range(series):
+        target = _targets(panel, n, times[n], horizon)
+        for k, history in enumerate(histories):
+            entry = history[n].at(target)
+            final[n, :, k] = history[n].value[entry]
+            at_target = np.lib.stride_tricks.sliding_window_view(entry, horizon)
+            if (history[n].available[at_target] > moment[n][:, None])[: panel.length[n]].any():
+                late[n, k] = history[n].known(at_target, moment[n][:, None])
+    # torch warns of views that cannot be written
+    future = np.lib.stride_tricks.sliding_window_view(final, horizon, axis=1, writeable=True).swapaxes(2, 3)
+    if late:
+        future = future.copy()
+    for (n, k), known in late.items():
+        future[n, :, :, k] = known
+    return future
+
+
+def _targets(panel: Panel, n: int, beside: NDArray[np.int64], horizon: int) -> NDArray[np.int64]:
+    """Give the times [T + S - 1] of the observations after the first, those to come included.
+
+    The targets of origin t are the elements t to t + S - 1.
+    """
+    own = panel.time[n, : panel.length[n]]
+    stands_beside = np.isin(own[-horizon:], beside).all()
+    later = np.unique(beside[beside > own[-1]])[:horizon] if stands_beside else own[:0]
+    known = np.concatenate((own, later))
+    missing = panel.time.shape[1] + horizon - len(known)
+    return np.concatenate((known, known[-1] + panel.bar[n] * np.arange(1, missing + 1)))[1:]
