@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checks import POISON
-from models.errors import ParityError
+from models.errors import ModelError, ParityError
 from models.forecaster import Forecaster, observe
 from models.graph import annotate, inputs, trace
 from models.observation import Forecast, Observation, State, at, between
@@ -49,7 +49,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a fitted forecaster comes from; see `Metadata` for the fields."""
+    """Where a fitted forecaster comes from, and the names of the covariates it reads; see `Metadata` for the fields."""
 
     series: tuple[str, ...]
     grid: str
@@ -57,6 +57,8 @@ class Provenance:
     data_sha256: str
     commit: str
     config: dict[str, Any]
+    past: tuple[str, ...] = ()
+    future: tuple[str, ...] = ()
 
 
 def export(forecaster: Forecaster, provenance: Provenance, path: Path) -> Session:
@@ -110,6 +112,11 @@ def _described(forecaster: Forecaster, provenance: Provenance) -> tuple[ModelPro
 
 
 def _metadata(f: Forecaster, provenance: Provenance, read: tuple[str, ...]) -> Metadata:
+    if (len(provenance.past), len(provenance.future)) != (f.past, f.future):
+        raise ModelError(
+            f"export of {f.name}: expected names of {f.past} past covariates and {f.future} known ahead, got "
+            f"{list(provenance.past)} and {list(provenance.future)}. Export it with the settings of its fit"
+        )
     return Metadata(
         name=f.name,
         kind=f.kind,
@@ -120,8 +127,6 @@ def _metadata(f: Forecaster, provenance: Provenance, read: tuple[str, ...]) -> M
         df=tuple(f.core.df.tolist()),
         state=f.state_tensors(),
         inputs=read,
-        past=tuple(f"past{k}" for k in range(f.past)),
-        future=tuple(f"future{k}" for k in range(f.future)),
         parity={},
         **vars(provenance),
     )
@@ -207,14 +212,21 @@ def _rows(forecaster: Forecaster) -> int:
 
 
 def _dress(f: Forecaster, price: Tensor, rows: Tensor) -> Observation:
-    """Put random covariates beside prices."""
+    """Put random covariates, of the size of those of its fit, beside prices."""
     lead = price.shape[:-1]
     rng = torch.Generator().manual_seed(21)
+    fitted = dict(f.core.named_buffers())
+
+    def drawn(name: str, *shape: int) -> Tensor:
+        standard = torch.randn((*lead, *shape), generator=rng)
+        raw = standard * fitted.get(f"{name}_unit", 1.0) + fitted.get(f"{name}_center", 0.0)
+        return raw.float()
+
     return observe(
         price,
         series=rows,
-        past=torch.randn((*lead, f.past), generator=rng),
-        future=torch.randn((*lead, f.horizon, f.future), generator=rng),
+        past=drawn("past", f.past),
+        future=drawn("future", f.horizon, f.future),
         elapsed=torch.rand(lead, generator=rng) + 0.5,
         horizon=f.horizon,
     )

@@ -37,6 +37,7 @@ from pipeline.atomic import replacing
 from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.compare import Decision, Row, champion, comparison_table
 from pipeline.config import Config
+from pipeline.covariates import with_covariates
 from pipeline.downstream import Outdated, outdated
 from pipeline.export import Provenance, export
 from pipeline.fitting import MODELS, fit, naming_the_series
@@ -98,6 +99,8 @@ def load(config: Config) -> Data:
 
     Raises
     ------
+    ConfigError
+        A covariate of the settings is not in the store.
     PolicyError
         The log transform meets a price that is not above zero.
     """
@@ -111,7 +114,17 @@ def load(config: Config) -> Data:
     published = [price[mask] for price, mask in zip(train.price, train.mask, strict=True)]
     with naming_the_series(train.names):
         transform = fit_transform(config.transform, published)
-    return Data(panel=prices, split=parts, transform=transform, sha256=digest_of(frame))
+    prices, sha256 = _covered(config, store, prices, parts.train_end_time, digest_of(frame))
+    return Data(panel=prices, split=parts, transform=transform, sha256=sha256)
+
+
+def _covered(config: Config, store: PriceStore, prices: Panel, until: int, sha256: str) -> tuple[Panel, str]:
+    """Put the covariates of the settings beside the prices; the digest is then of both."""
+    if not (config.past or config.ahead):
+        return prices, sha256
+    shape = {"past": config.past, "ahead": config.ahead, "horizon": config.fit.horizon}
+    covered, beside = with_covariates(prices, store, **shape, until=until, known_at=config.known_at_time)
+    return covered, hashlib.sha256(orjson.dumps([sha256, beside, config.past, config.ahead])).hexdigest()
 
 
 def _modelled(config: Config, store: PriceStore) -> list[str]:

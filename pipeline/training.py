@@ -32,7 +32,7 @@ from models.forecaster import Forecaster
 from models.observation import Observation
 from models.recurrent import CARRIED, Recurrent, RecurrentConfig
 from models.transforms import Transform
-from pipeline.moves import observations, outcomes, typical_move
+from pipeline.moves import observed_by, outcomes, typical_move
 from pipeline.threads import cpu_threads
 from pipeline.windows import Lanes, Panel, Split, lanes
 
@@ -167,7 +167,13 @@ class Training:
         self.device = resolve_device(config.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            core = Recurrent(network, unit=typical_move(panel, transform, split.train_end_time), horizon=horizon)
+            unit = typical_move(panel, transform, split.train_end_time)
+            covariates = {"past": len(panel.past_names), "future": len(panel.future_names)}
+            core = Recurrent(network, unit=unit, horizon=horizon, **covariates)
+        train_rows = panel.mask & (panel.time < split.train_end_time)
+        for part, held in (("past", panel.past), ("future", panel.future)):
+            if held is not None:
+                core.fit_covariates(part, torch.from_numpy(held[train_rows]).flatten(0, -2))
         self.core = core.to(self.device)
         self.forecaster = Forecaster(name, transform, core).to(self.device)
         with cpu_threads(config.threads):
@@ -307,13 +313,16 @@ class Training:
     def _series_tensors(self, panel: Panel) -> dict[str, Tensor]:
         """Compute inputs, running scales and targets [N, T, ...] of whole series, on the CPU."""
         forecaster = self.forecaster.to("cpu")
-        o: Observation = observations(panel, horizon=self.core.horizon)
+        o: Observation = observed_by(forecaster, panel)
         state = initial_state(forecaster.state_tensors(), len(panel.names), self.core.df)
         ticks, _ = forecaster.ticks(o, state["price"])
         inputs, scale, _ = self.core.features(ticks, {k: state[k] for k in ("variance", "count")})
         target = torch.from_numpy(outcomes(panel, forecaster.transform, self.core.horizon)).float() / scale[:, :, None]
         forecaster.to(self.device)
-        return {"inputs": inputs, "ahead": ticks.future.flatten(2), "targets": target, "held": ticks.held.all(-1)}
+        ahead = ticks.future.flatten(2)
+        if self.core.future:
+            ahead = self.core.known_ahead(ticks.future.flatten(0, 1)).unflatten(0, ticks.change.shape[:2])
+        return {"inputs": inputs, "ahead": ahead, "targets": target, "held": ticks.held.all(-1)}
 
     def _lane(self, series: dict[str, Tensor], rows: np.ndarray, origins: np.ndarray, layout: Lanes) -> Lane:
         """Close the gaps of held steps, cut into lanes, and put them on the device."""
