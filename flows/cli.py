@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from flows import data_commands
-from flows.options import AsJson, ConfigFile, Folder, Model, Settings, answer, console, served, settled, store
+from flows.options import AsJson, ConfigFile, Folder, Model, Models, Settings, answer, console, served, settled, store
 from models.errors import DataError, StatecastError
 
 if TYPE_CHECKING:
@@ -378,6 +378,41 @@ def inspect(
 
         figure = inventory.hidden_state(session, store(chosen), series, out or chosen.folder / "figures")
     answer(as_json, inspection.to_dict() | {"figure": figure}, lambda: told_inspection(inspection, figure))
+
+
+@app.command()
+def audit(
+    models: Models = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs of a network's fit.")] = 3,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove on your own prices that nothing of the past depends on the future, from the store to the ONNX step.
+
+    Every stage runs again with garbage for a future, with all prices one observation later, and with a leak planted;
+    the first one that differs is named, with the place and both values, and the exit code is 8. Runs on the last 3,000
+    observations of the four longest series, and writes nothing.
+
+    Example: statecast audit ar lstm
+    """
+    from flows.screen import Screen, told_audit
+    from pipeline import audit as auditing
+
+    chosen = settled(config, settings, folder)
+    with Screen(console(as_json)) as screen:
+        screen.begins("loading prices into other worlds")
+        found = auditing.audit(
+            chosen,
+            tuple(models or chosen.models),
+            epochs=epochs,
+            on_model=lambda name: screen.begins(f"auditing {name}"),
+        )
+    if not as_json:
+        told_audit(found)
+    found.require()
+    answer(as_json, found, lambda: None)
 
 
 @app.command("config")

@@ -50,6 +50,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON docum
 Model = Annotated[
     str, typer.Argument(help=f"Name of the model: {', '.join(MODELS)}.", autocompletion=_models, show_default=False)
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="MODELS...", help=f"Of {', '.join(MODELS)}. Left out: as configured.", autocompletion=_models
+    ),
+]
 SeriesNames = Annotated[
     list[str] | None, typer.Argument(metavar="SERIES...", help="Left out: all series.", autocompletion=_series)
 ]

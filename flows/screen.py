@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from polars import DataFrame
 
     from flows.retrain import Retrained
+    from pipeline.audit import Audit
     from pipeline.compare import Row
     from pipeline.downstream import Outdated
     from pipeline.inspection import Inspection
@@ -264,6 +265,28 @@ def told_inspection(inspection: Inspection, figure: Path | None) -> None:
     Console().print(table)
     if figure is not None:
         Console().print(f"hidden state: {figure}", highlight=False, soft_wrap=True)
+
+
+def told_audit(audit: Audit) -> None:
+    """Print a row for each stage and a column for each model, and every check that failed with what it saw."""
+    from pipeline.audit import STAGES
+
+    ok: dict[tuple[str, str], bool] = {}
+    for f in audit.findings:
+        ok[f.stage, f.model] = f.ok and ok.get((f.stage, f.model), True)
+    stages = [s.name for s in STAGES if any(f.stage == s.name for f in audit.findings)]
+    models = list(dict.fromkeys(f.model for f in audit.findings))
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    for name in ("stage", *models):
+        table.add_column(escape(name))
+    for stage in stages:
+        cells = (ok.get((stage, model)) for model in models)
+        table.add_row(stage, *("" if c is None else "[green]✓[/]" if c else "[red]✗[/]" for c in cells))
+    console = Console()
+    console.print(table)
+    for f in audit.leaks:
+        console.print(f"[red]✗[/] {f.model}, {f.stage}, {f.check}: {escape(f.detail)}", highlight=False)
+    console.print(f"{len(audit.findings)} checks, {len(audit.leaks)} failed", highlight=False)
 
 
 def told_table(frame: DataFrame) -> None:

@@ -131,6 +131,23 @@ def check_future_never_changes_past(forecaster: Forecaster, rng: np.random.Gener
 
 
 @torch.no_grad()
+def check_a_later_start_shifts_the_forecasts(forecaster: Forecaster, rng: np.random.Generator) -> None:
+    """A first observation that was not published leaves the state as it was made, and all forecasts one later."""
+    o = prices(forecaster, rng)
+    hole = replace(between(o, 0, 1), price=torch.full_like(o.price[:, :1], float("nan")))
+    hole = replace(hole, mask=torch.zeros_like(hole.mask))
+    start = forecaster.init_state(3)
+    _, held = forecaster.forward(hole, start)
+    assert _bits(held) == _bits(start), "a hole before the first price changed the state"
+    joined = {
+        k: torch.cat([getattr(hole, k), getattr(o, k)], 1) for k in ("price", "mask", "past", "future", "elapsed")
+    }
+    later, _ = forecaster.forward(replace(o, **joined))
+    shifted = Forecast(**{f.name: getattr(later, f.name)[:, 1:] for f in fields(Forecast)})
+    _same_forecast(shifted, forecaster.forward(o)[0], "one observation later")
+
+
+@torch.no_grad()
 def check_rows_are_independent(forecaster: Forecaster, rng: np.random.Generator) -> None:
     """A row's forecast does not depend on the other rows of the batch."""
     o = prices(forecaster, rng)
@@ -227,6 +244,7 @@ CHECKS: tuple[Check, ...] = (
     check_step_chain_equals_forward,
     check_any_chunking,
     check_future_never_changes_past,
+    check_a_later_start_shifts_the_forecasts,
     check_rows_are_independent,
     check_poison_leaves_the_state,
     check_poison_beside_the_price_leaves_the_state,

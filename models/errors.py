@@ -10,7 +10,8 @@
     │   ├── ParityError      the exported graph does not equal its model
     │   └── IntegrityError   a file is not the one that was published
     ├── ComparisonError      forecasts that cannot be compared were compared (exit code 6)
-    └── TransientError       a service did not answer; trying again may help (exit code 7)
+    ├── TransientError       a service did not answer; trying again may help (exit code 7)
+    └── LeakageError         something of the past depends on the future     (exit code 8)
 
 Only `transient` decides a retry. A message says what was expected, what came, where, and what to do.
 Comes in: nothing. Goes out: exceptions. May be imported by: everything.
@@ -82,6 +83,16 @@ class TransientError(StatecastError):
 
     transient = True
     exit_code = 7
+
+
+class LeakageError(StatecastError):
+    """What was made of the past depends on the future; `report` tells of all that was checked."""
+
+    exit_code = 8
+
+    def __init__(self, message: str, *, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -42,6 +42,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "retrain": ("--prefect", *SHARED),
     "init": ("paths", "--out", "--force", "--config", "--set", "--json"),
     "inspect": ("model", "--series", "--out", *SHARED),
+    "audit": ("models", "--epochs", *SHARED),
     "config": ("--json",),
     "data ls": SHARED,
     "data show": ("series", "--rows", *SPAN, "--vintages", *SHARED),
