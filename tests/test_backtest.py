@@ -20,8 +20,8 @@ from models.naive import fit_drift, fit_last_value
 from models.observation import MEDIAN, Observation, at, between
 from models.recurrent import RecurrentConfig
 from models.transforms import AsinhDifference, LogReturn, Transform
-from pipeline import backtest as module
 from pipeline import export as exporting
+from pipeline import passes
 from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.export import Provenance, export
 from pipeline.forecasts import Forecasts
@@ -118,7 +118,7 @@ def test_a_boundary_between_stretches_is_invisible(kind: str, monkeypatch: pytes
     """Walking in stretches of 37 moments gives the rows of one stretch."""
     f = forecaster(kind)
     whole = walk_forward(f, PANEL, TEST)
-    monkeypatch.setattr(module, "CHUNK", 37)
+    monkeypatch.setattr(passes, "CHUNK", 37)
     assert PANEL.price.shape[1] > 37 * 5
     same(walk_forward(f, PANEL, TEST), whole, 1e-5)
 
@@ -140,7 +140,7 @@ def test_the_file_walks_as_the_model_does(kind: str, tmp_path: Path, monkeypatch
     session = export(f, provenance, tmp_path / "model.onnx")
     walked = walk_session_forward(session, kind, f.transform, PANEL, TEST)
     same(walked, walk_forward(f, PANEL, TEST), 2e-4)
-    monkeypatch.setattr(module, "CHUNK", 50)
+    monkeypatch.setattr(passes, "CHUNK", 50)
     rows = np.ones(len(walked), dtype=bool)
     assert bits(walk_session_forward(session, kind, f.transform, PANEL, TEST), rows) == bits(walked, rows)
 

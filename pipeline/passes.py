@@ -1,0 +1,207 @@
+"""One stateful pass over a panel: a forecaster, or the file it was exported to, carried from the true start of series.
+
+Legend: N series, T time, L longest stretch of a series, S horizon steps.
+
+Comes in: a fitted forecaster or a session, a panel and the origins that are wanted. Goes out: `Forecasts`, stretch by
+stretch. Knows numpy and torch; imported by backtest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.forecaster import Forecaster
+from models.observation import Forecast, Observation, State, at
+from models.transforms import Transform
+from pipeline.forecasts import Forecasts
+from pipeline.moves import observations, observed_by
+from pipeline.session import Session
+from pipeline.threads import cpu_threads
+from pipeline.windows import Panel
+
+CHUNK = 1024
+"""Most observations of a series that are carried at once: what bounds the memory of a walk."""
+
+BEGINNING, FOREVER = (int(x) for x in (np.iinfo(np.int64).min, np.iinfo(np.int64).max))
+"""Moments before and after all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """Something that can be carried over a panel: a forecaster in torch, or an exported file in its session.
+
+    Attributes
+    ----------
+    name : str
+        Under which its rows are kept.
+    transform : Transform
+        Scale of the outcomes.
+    horizon : int
+    observations : Observation
+        The panel as it reads it, [N, T, ...].
+    initial : State
+        Of N series that have shown nothing yet.
+    forward : function
+        From observations [N, L, ...] and a state to forecasts with a time axis and the next state.
+    """
+
+    name: str
+    transform: Transform
+    horizon: int
+    observations: Observation
+    initial: State
+    forward: Callable[[Observation, State], tuple[Forecast, State]]
+
+
+def in_torch(forecaster: Forecaster, panel: Panel) -> Runner:
+    """Run a fitted forecaster; its parameter row i + 1 belongs to series i of the panel."""
+
+    @torch.no_grad()
+    def forward(o: Observation, state: State) -> tuple[Forecast, State]:
+        with cpu_threads(1):
+            return forecaster.forward(o, state)
+
+    return Runner(
+        name=forecaster.name,
+        transform=forecaster.transform,
+        horizon=forecaster.horizon,
+        observations=observed_by(forecaster, panel),
+        initial=forecaster.init_state(len(panel.names)),
+        forward=forward,
+    )
+
+
+def in_session(session: Session, name: str, transform: Transform, panel: Panel) -> Runner:
+    """Run an exported file; series that it does not know run on its pooled row."""
+    rows = session.rows(panel.names)
+
+    def forward(o: Observation, state: State) -> tuple[Forecast, State]:
+        fields = {f: getattr(o, f).numpy() for f in ("price", "mask", "past", "future", "elapsed")}
+        many, out = Observation(series=rows, **fields), []
+        for t in range(many.price.shape[1]):
+            forecast, state = session.step(at(many, t), state)
+            out.append(forecast)
+        joined = {f: np.stack([getattr(x, f) for x in out], 1) for f in ("quantile", "loc", "scale", "df")}
+        return Forecast(**joined), state
+
+    m = session.metadata
+    return Runner(
+        name=name,
+        transform=transform,
+        horizon=m.horizon,
+        observations=observations(panel, horizon=m.horizon, past=m.past, future=m.future),
+        initial=session.initial(len(rows)),
+        forward=forward,
+    )
+
+
+def served(runner: Runner, panel: Panel, origins: NDArray[np.bool_], start: int) -> Iterator[tuple[int, Forecasts]]:
+    """Warm the state over all prices before a moment, then give the rows of the wanted origins from it on.
+
+    One pass from the true start of each series; the value at origin i, step s is for observation i + s.
+    """
+    state = runner.initial
+    for stretch in stretches(panel, BEGINNING, start):
+        if stretch.column.size:
+            _, state = runner.forward(stretch.of(runner.observations), state)
+    for stretch in stretches(panel, start, FOREVER):
+        forecast, state = runner.forward(stretch.of(runner.observations), state)
+        yield stretch.end, _rows(runner, panel, origins, stretch, forecast)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A piece of calendar time: of each series the observations in it, at most `CHUNK`.
+
+    Attributes
+    ----------
+    column : int64 [N, L]
+        Index of each observation in the panel; beyond the last one of a series it repeats.
+    inside : bool [N, L]
+        False where it repeats.
+    end : int
+        First moment after it (microseconds since 1970, UTC).
+    """
+
+    column: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+    end: int
+
+    def take(self, x: NDArray) -> NDArray:
+        """Take [N, T, ...] to [N, L, ...]."""
+        return x[np.arange(len(x))[:, None], self.column]
+
+    def of(self, o: Observation) -> Observation:
+        """Take the observations; what repeats is a hole, which leaves the state as it is."""
+        row, column = torch.arange(len(self.column))[:, None], torch.from_numpy(self.column)
+        taken = {f: getattr(o, f)[row, column] for f in ("price", "past", "future", "elapsed")}
+        mask = o.mask[row, column] & torch.from_numpy(self.inside)[..., None]
+        return Observation(series=o.series, mask=mask, **taken)
+
+
+def stretches(panel: Panel, begin: int, end: int) -> Iterator[Stretch]:
+    """Cut the calendar from a moment up to another into stretches, as long as `CHUNK` observations a series allow."""
+    low, last = _index(panel, begin), _index(panel, end)
+    while True:
+        longer = np.flatnonzero(last - low > CHUNK)
+        edge = int(min((panel.time[n, low[n] + CHUNK] for n in longer), default=end))
+        high = _index(panel, edge)
+        column = low[:, None] + np.arange((high - low).max())
+        inside = column < high[:, None]
+        yield Stretch(column=np.minimum(column, np.maximum(high - 1, 0)[:, None]), inside=inside, end=edge)
+        if edge == end:
+            return
+        low = high
+
+
+def _index(panel: Panel, time: int) -> NDArray[np.int64]:
+    """Count the observations of each series before a moment, [N]."""
+    return np.array([np.searchsorted(row[:n], time) for row, n in zip(panel.time, panel.length, strict=True)])
+
+
+def _rows(runner: Runner, panel: Panel, origins: NDArray[np.bool_], stretch: Stretch, forecast: Forecast) -> Forecasts:
+    """Take the wanted origins of a stretch, and put the outcomes of their steps beside the forecasts."""
+    series, place = np.nonzero(stretch.take(origins) & stretch.inside)
+    column = stretch.column[series, place]
+    target = column[:, None] + np.arange(1, runner.horizon + 1)
+    there = target < panel.length[series][:, None]
+    here, counts = _prices(runner, panel, series, column)
+    ahead, known = _prices(runner, panel, series[:, None], np.where(there, target, 0))
+    k, step = np.nonzero(counts[:, None] & there & known)
+    n, t, origin, actual = series[k], place[k], here[k], ahead[k, step]
+    quantile, loc, scale = (np.asarray(x)[n, t, step, 0] for x in (forecast.quantile, forecast.loc, forecast.scale))
+    density = {"loc": loc, "scale": scale, "df": np.asarray(forecast.df)[n, t]}
+    return Forecasts(
+        model=runner.name,
+        names=panel.names,
+        series=n.astype(np.int32),
+        origin_time=panel.time[n, column[k]],
+        target_time=panel.time[n, target[k, step]],
+        step=(step + 1).astype(np.int16),
+        origin=origin,
+        actual=actual,
+        outcome=_moves(runner.transform, origin, actual, n),
+        quantile=quantile.astype(np.float64),
+        **{name: x.astype(np.float64) for name, x in density.items()},
+    )
+
+
+def _prices(
+    runner: Runner, panel: Panel, series: NDArray[np.int64], column: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Give prices, and which of them count: published, and in the domain of the transform."""
+    price = panel.price[series, column]
+    return price, panel.mask[series, column] & runner.transform.admits(torch.from_numpy(price)).numpy()
+
+
+def _moves(
+    transform: Transform, origin: NDArray[np.float64], actual: NDArray[np.float64], series: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Give the moves [n] from origins to actuals on the transformed scale."""
+    price, last = (torch.from_numpy(x)[:, None] for x in (actual, origin))
+    return transform.difference(price, last, torch.from_numpy(series + 1)).numpy()[:, 0]
