@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.autoregressive import Autoregressive
+from models.conformal import Conformal
 from models.errors import ModelError, unknown
 from models.forecaster import Forecaster
 from models.garch import Garch
@@ -77,6 +78,8 @@ def load(path: Path) -> tuple[Forecaster, dict[str, Any]]:
 
 
 def _settings(core: Any) -> dict[str, Any]:
+    if isinstance(core, Conformal):
+        return {"core": type(core.core).__name__, "settings": _settings(core.core)}
     names = ("kind", "horizon", "block", "past", "future")
     config = getattr(core, "config", None)
     return {n: getattr(core, n) for n in names} | ({"config": asdict(config)} if config else {})
@@ -96,7 +99,18 @@ def _garch(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Garch:
     return Garch(tensors["parameters_by_row"], settings["horizon"])
 
 
-_BUILD: dict[str, Any] = {"Recurrent": _recurrent, "Autoregressive": _autoregressive, "Garch": _garch}
+def _conformal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Conformal:
+    inner = {k.removeprefix("core."): v for k, v in tensors.items() if k.startswith("core.")}
+    core = _BUILD[settings["core"]](inner, settings["settings"])
+    return Conformal(core, tensors["start"], tensors["gain"])
+
+
+_BUILD: dict[str, Any] = {
+    "Recurrent": _recurrent,
+    "Autoregressive": _autoregressive,
+    "Garch": _garch,
+    "Conformal": _conformal,
+}
 
 
 def _transform(kind: str, tensors: dict[str, Tensor]) -> Transform:

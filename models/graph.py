@@ -81,6 +81,12 @@ class Symbol:
     def __and__(self, other: Any) -> Symbol:
         return self._binary("And", other)
 
+    def __or__(self, other: Any) -> Symbol:
+        return self._binary("Or", other)
+
+    def __rtruediv__(self, other: Any) -> Symbol:
+        return self._binary("Div", other, swap=True)
+
     def __invert__(self) -> Symbol:
         return self.graph.node("Not", [self])
 
@@ -198,6 +204,14 @@ class Graph:
     def reshape(self, x: Symbol, shape: Sequence[int]) -> Symbol:
         """Give another shape; -1 stands for the batch axis."""
         return self.node("Reshape", [x, self.symbol(list(shape), "int64")])
+
+    def unsqueeze(self, x: Symbol, axis: int) -> Symbol:
+        """Add an axis of length 1."""
+        return self.node("Unsqueeze", [x, self.symbol([axis], "int64")])
+
+    def sort(self, x: Symbol, size: int) -> Symbol:
+        """Sort along the last axis, which has `size` elements, the smallest first."""
+        return self.nodes_out("TopK", [x, self.symbol([size], "int64")], 2, dtype=x.dtype, largest=0)[0]
 
     def take(self, table: Symbol, rows: Symbol) -> Symbol:
         """Gather rows of a table: [R, ...] and [B] give [B, ...]."""

@@ -92,6 +92,16 @@ class TorchOperations:
         return x.reshape(tuple(shape))
 
     @staticmethod
+    def unsqueeze(x: Tensor, axis: int) -> Tensor:
+        """Add an axis of length 1."""
+        return x.unsqueeze(axis)
+
+    @staticmethod
+    def sort(x: Tensor, size: int) -> Tensor:  # noqa: ARG004  a graph must be told
+        """Sort along the last axis, which has `size` elements, the smallest first."""
+        return x.sort(-1).values
+
+    @staticmethod
     def take(table: Tensor, rows: Tensor) -> Tensor:
         """Gather rows of a table: [R, ...] and [B] give [B, ...]."""
         return table[rows]

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
+from models.conformal import ConformalConfig
 from models.errors import ConfigError, FitError, unknown
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
 from models.recurrent import RecurrentConfig
 from models.transforms import Transform
+from pipeline.calibration import calibrated
 from pipeline.moves import moves
 from pipeline.training import EpochRecord, Training, TrainingConfig, fit_recurrent
 from pipeline.windows import Panel, Split
@@ -43,12 +45,15 @@ class FitConfig:
         Shape of the recurrent networks; `rnn`, `lstm` and `gru` set the cell.
     training : TrainingConfig
         How the networks are trained.
+    conformal : ConformalConfig
+        How the quantiles of every model are calibrated.
     """
 
     horizon: int = 1
     ar: AutoregressiveConfig = AutoregressiveConfig()
     network: RecurrentConfig = RecurrentConfig()
     training: TrainingConfig = TrainingConfig()
+    conformal: ConformalConfig = ConformalConfig()
 
     def __post_init__(self) -> None:
         if not 1 <= self.horizon <= 1000:
@@ -64,11 +69,14 @@ def fit(
     *,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] = lambda _: None,
+    start: Forecaster | None = None,
 ) -> Forecaster:
     """Fit the model called `name`.
 
     Networks are fitted on the train origins, their best epoch chosen on the validation origins; the other kinds
-    have nothing to choose and are fitted on both. Nothing from the test split on is read.
+    have nothing to choose and are fitted on both. Quantiles are calibrated on the validation origins. Nothing from
+    the test split on is read. A network begins at the weights of `start`, where one is given; the other kinds are
+    found anew in any case.
 
     Raises
     ------
@@ -79,10 +87,26 @@ def fit(
     """
     if name not in MODELS:
         raise ConfigError(unknown("model", name, MODELS))
+    forecaster = _fitted(name, panel, split, transform, config, checkpoint, on_epoch, start)
+    return calibrated(forecaster, panel, split, config.conformal)
+
+
+def _fitted(
+    name: str,
+    panel: Panel,
+    split: Split,
+    transform: Transform,
+    config: FitConfig,
+    checkpoint: Path | None,
+    on_epoch: Callable[[EpochRecord], None],
+    start: Forecaster | None,
+) -> Forecaster:
+    """Fit the model itself, before its quantiles are calibrated."""
     if name in NETWORKS:
         network = replace(config.network, cell=name)
         shape = {"network": network, "config": config.training, "horizon": config.horizon}
-        return fit_recurrent(Training(name, panel, split, transform, checkpoint=checkpoint, **shape), on_epoch)
+        training = Training(name, panel, split, transform, checkpoint=checkpoint, start=start, **shape)
+        return fit_recurrent(training, on_epoch)
     known = moves(panel, transform, split.validation_end_time)
     fits = {
         "last_value": lambda: fit_last_value(known, horizon=config.horizon),

@@ -10,10 +10,12 @@ import torch
 
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
 from models.checks import CHECKS, Check
+from models.conformal import Conformal
 from models.core import Core
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
+from models.observation import LEVELS
 from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import AsinhDifference, LogReturn
 
@@ -36,6 +38,13 @@ def recurrent(**settings: object) -> Core:
     return Recurrent(RecurrentConfig(hidden=8, **settings), unit=0.01, **shape)  # type: ignore[arg-type]
 
 
+def conformal(core: Core, tracked: int) -> Core:
+    """Calibrate a core by offsets that are not zero and gains that are felt."""
+    shape = (core.horizon, core.block, len(LEVELS))
+    start = torch.tensor(np.random.default_rng(5).normal(size=shape)).sort(-1).values * 0.1
+    return Conformal(core, start, torch.full((tracked, *shape[1:]), 0.05))
+
+
 KINDS: dict[str, Callable[[], Core]] = {
     "last_value": lambda: fit_last_value(MOVES, horizon=1),
     "drift": lambda: fit_drift(MOVES, horizon=3),
@@ -51,6 +60,12 @@ KINDS: dict[str, Callable[[], Core]] = {
     "covariates": lambda: recurrent(cell="gru", past=2, future=3, horizon=2, elapsed=True),
     "block_of_hours": lambda: recurrent(cell="lstm", block=4, future=2),
     "one_memory": lambda: recurrent(cell="rnn", memories=(20,)),
+    "calibrated_once": lambda: conformal(recurrent(cell="gru", horizon=2), 0),
+    "calibrated_plain": lambda: conformal(recurrent(cell="gru"), 1),
+    "calibrated_first": lambda: conformal(recurrent(cell="gru", horizon=3), 1),
+    "calibrated_all": lambda: conformal(recurrent(cell="lstm", horizon=3), 3),
+    "calibrated_block": lambda: conformal(recurrent(cell="gru", block=4, future=2), 1),
+    "calibrated_quantiles": lambda: conformal(recurrent(cell="gru", head="quantile"), 1),
 }
 
 

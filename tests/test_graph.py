@@ -77,6 +77,8 @@ OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], Arrays]] = {
     "concat": (lambda xp, x: xp.concat([x["a"], x["b"]], 1), {"a": normal(3, 2), "b": normal(3, 1)}),
     "split": (lambda xp, x: xp.split(x["a"], [1, 3, 1], 1), {"a": normal(3, 5)}),
     "reshape": (lambda xp, x: xp.reshape(x["a"], (-1, 2, 2)), {"a": normal(3, 4)}),
+    "unsqueeze": (lambda xp, x: xp.unsqueeze(x["a"], 1), {"a": normal(3, 4)}),
+    "sort": (lambda xp, x: xp.sort(x["a"], 11), {"a": normal(3, 2, 11)}),
     "take": (lambda xp, x: xp.take(x["a"], x["rows"]), {"a": normal(4, 3), "rows": np.array([3, 0, 3])}),
     "linear": (lambda xp, x: xp.linear(x["a"], x["w"], x["b"]), {"a": normal(3, 4), "w": normal(2, 4), "b": normal(2)}),
     "cast": (lambda xp, x: xp.cast(x["a"], x["b"]), {"a": normal(3, 2), "b": np.zeros(1)}),
@@ -105,10 +107,10 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda a, b: [a + b, a + 2.0, 2.0 + a],
     "subtract": lambda a, b: [a - b, a - 2.0, 2.0 - a],
     "multiply": lambda a, b: [a * b, a * 2.0, 2.0 * a],
-    "divide": lambda a, b: [a / b, a / 2.0],
+    "divide": lambda a, b: [a / b, a / 2.0, 2.0 / a],
     "matrix": lambda a, b: [a @ b],
     "order": lambda a, b: [a > b, a < b, a > 0.0, a < 0.0],
-    "logic": lambda a, b: [(a > b) & (a > 0.0), ~(a > b)],
+    "logic": lambda a, b: [(a > b) & (a > 0.0), (a > b) | (a > 0.0), ~(a > b)],
 }
 
 

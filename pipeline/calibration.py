@@ -1,0 +1,119 @@
+"""Fit the calibration of a forecaster's quantiles: offsets and gains, on its validation origins.
+
+Legend: n rows, S horizon steps, M prices of one moment (1), Q quantile levels.
+
+Comes in: a fitted forecaster, a panel and its split. Goes out: the same forecaster with a calibrated core. Knows
+numpy and torch; imported by fitting.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from models.conformal import Conformal, ConformalConfig
+from models.errors import FitError
+from models.forecaster import Forecaster
+from models.observation import LEVELS, MEDIAN, Observation, State, between
+from pipeline.moves import observed_by, outcomes
+from pipeline.threads import cpu_threads
+from pipeline.windows import Panel, Split
+
+STRETCH = 1024
+"""Moments that are held at once."""
+
+LEAST_GAIN = 0.5
+"""Smallest slope of a quantile function that a gain is made of, over that of the standard normal."""
+
+
+def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: ConformalConfig) -> Forecaster:
+    """Give the forecaster calibrated quantiles; nothing at or after the end of validation is read.
+
+    The median is the point forecast and stays the model's own: the last value stays the last value.
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+        Fitted. Where its fit has seen the validation split, as those of AR and GARCH have, the offsets are in-sample:
+        tracking makes up for it.
+    panel : Panel
+    split : Split
+        Offsets are fitted on its *validation* origins, pooled over the series.
+
+    Raises
+    ------
+    FitError
+        There are no validation origins.
+    """
+    if config.track == "off":
+        return forecaster
+    with cpu_threads(1):
+        gaps = [np.concatenate(step) for step in _gaps(forecaster, panel.before(split.validation_end_time), split)]
+    if not all(len(gap) for gap in gaps):
+        raise FitError(
+            f"calibration of {forecaster.name}: expected validation origins with known outcomes at every step up to "
+            f"{forecaster.horizon}, got {[len(gap) for gap in gaps]}. Give more data or a larger validation split"
+        )
+    start, slope = (torch.from_numpy(np.stack([f(gap) for gap in gaps])[:, None]) for f in (offsets, slopes))
+    start[..., MEDIAN] = slope[..., MEDIAN] = 0.0
+    tracked = {"split": 0, "first": 1, "all": forecaster.horizon}[config.track]
+    core = Conformal(forecaster.core, start, slope[:tracked] / config.memory)
+    return Forecaster(forecaster.name, forecaster.transform, core).eval()
+
+
+@torch.no_grad()
+def _gaps(forecaster: Forecaster, seen: Panel, split: Split) -> list[list[NDArray[np.float32]]]:
+    """Gather z - q̃ [n, Q] of each step over the validation origins, a stretch of time after another."""
+    horizon = forecaster.horizon
+    o = observed_by(forecaster, seen)
+    target = torch.from_numpy(outcomes(seen, forecaster.transform, horizon)[..., 0])
+    wanted = np.stack([split.origins(seen, "validation", s) for s in range(1, horizon + 1)], -1)
+    wanted = torch.from_numpy(wanted) & target.isfinite()
+    gaps: list[list[NDArray[np.float32]]] = [[] for _ in range(horizon)]
+    state = forecaster.init_state(len(seen.names))
+    for first in range(0, seen.price.shape[1], STRETCH):
+        cut = slice(first, first + STRETCH)
+        quantile, scale, state = _moves(forecaster, between(o, first, first + STRETCH), state)
+        gap = (target[:, cut, :, None] - quantile) / scale
+        for step, rows in enumerate(gaps):
+            rows.append(gap[:, :, step][wanted[:, cut, step]].float().numpy())
+    return gaps
+
+
+def _moves(forecaster: Forecaster, o: Observation, state: State) -> tuple[Tensor, Tensor, State]:
+    """Give quantiles [N, T, S, Q] and scale [N, T, S, 1] on the transformed scale, and the state after."""
+    ticks, price = forecaster.ticks(o, state["price"])
+    inner = {k: v for k, v in state.items() if k != "price"}
+    distribution, following = forecaster.core.unroll(ticks, inner)
+    shape = (*price.shape[:2], forecaster.horizon)
+    quantile = distribution.quantile.reshape(*shape, len(LEVELS))
+    return quantile, distribution.scale.reshape(*shape, 1), {"price": price[:, -1], **following}
+
+
+def offsets(gap: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Give the empirical quantile of each level's own gaps [n, Q], with the n + 1 of split conformal prediction.
+
+    Levels below the median take the rank below (n + 1) τ and those above it the rank above, so that intervals hold
+    at least their share; the median lies between (Romano, Patterson & Candès 2019, theorem 2, for each side).
+    """
+    n, level = len(gap), np.asarray(LEVELS)
+    rank = (n + 1) * level
+    rank = np.where(level < 0.5, np.floor(rank), np.where(level > 0.5, np.ceil(rank), rank))
+    position = (np.clip(rank, 1, n) - 1) / max(n - 1, 1)
+    return np.array([np.quantile(gap[:, q], p) for q, p in enumerate(position)])
+
+
+def slopes(gap: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Give the slope of the quantile function of each level's gaps [n, Q] at its level, in forecast scales.
+
+    A difference quotient over half the way to the nearer end, and at least `LEAST_GAIN` of the normal's, so that
+    tracking is not lamed where many gaps are the same.
+    """
+    level = np.asarray(LEVELS)
+    half = np.minimum(level, 1 - level) / 2
+    pairs = zip(level - half, level + half, strict=True)
+    rise = np.array([np.subtract(*np.quantile(gap[:, q], (high, low))) for q, (low, high) in enumerate(pairs)])
+    return np.maximum(rise / (2 * half), LEAST_GAIN / stats.norm.pdf(stats.norm.ppf(level)))
