@@ -18,7 +18,7 @@ from rich.table import Table
 from pipeline.report import done
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from flows.retrain import Retrained
     from pipeline.audit import Audit
-    from pipeline.compare import Row
+    from pipeline.compare import Comparison, Row
     from pipeline.downstream import Outdated
     from pipeline.inspection import Inspection
     from pipeline.replay import Replayed
@@ -167,46 +167,107 @@ def outdated_table(outdated: Sequence[Outdated]) -> Table:
 
 
 WORDS = {"better": "better", "worse": "worse", "identical": "same", "indistinguishable": "even"}
-LEGEND = (
-    "MAE: over that of the last value. CRPS: in 1/10,000 of the transformed scale, a log return or an asinh "
-    "difference. logs: log score; lower is better for all three. 80 %, 95 %: share of prices inside the interval. "
-    "p AR: Diebold-Mariano test of the CRPS against ar. AR, GARCH: better, worse, even (not told apart) or same by "
-    "that test. price: skill against the last value."
-)
+FEW = 6
+"""So many series are shown one by one; of more, only the sets and pooled."""
 
 
-def comparison_table(rows: Sequence[Row]) -> Group:
-    """Lay out model by series: scores, tests and verdicts, then the pooled verdicts in words; 80 columns suffice."""
-    columns = ("model", "MAE", "CRPS", "logs", "80 %", "95 %", "p AR", "AR", "GARCH", "price")
+def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = None) -> Group:
+    """Lay out pooled, sets and series: effect, test and verdicts, then the pooled verdicts in words; 80 columns.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        As `pipeline.compare.comparison_table` gives them.
+    best : mapping of model to p-value
+        As `pipeline.compare.best_set` gives it.
+    """
+    references = list(dict.fromkeys(test.reference for row in rows for test in row.verdict.against))[:2]
     table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for k, name in enumerate(columns):
-        table.add_column(name, justify="right" if 0 < k < 7 else "left", no_wrap=True)
-    before = None
-    for row in rows:
-        if row.series != before:
+    first = [f"CRPS vs {references[0]}", "p"] if references else []
+    numbers = ["rMAE", *first, "80 %"]
+    for name in ["model", *numbers, *references, "price", "calls", *(["best"] if best else [])]:
+        table.add_column(escape(name), justify="right" if name in numbers else "left", no_wrap=True)
+    shown = _shown(rows)
+    for before, row in zip([None, *shown], shown, strict=False):
+        if before is None or row.series != before.series:
             table.add_section()
-            table.add_row(f"[bold]{escape(row.series)}[/]")
-        table.add_row(*_cells(row))
-        before = row.series
-    said = [f"[bold]{row.model}[/]: {row.verdict.text}" for row in rows if row.series == "pooled"]
-    return Group("", "Walk-forward forecasts of the next price on the test split", "", table, "", LEGEND, "", *said, "")
+            table.add_row(_place(row))
+        table.add_row(*_cells(row, references), *_membership(row, best))
+    hidden = len({row.series for row in rows} - {row.series for row in shown})
+    rest = [f"{hidden} series more one by one: `--json`, or the page of the comparison.", ""] if hidden else []
+    said = [_sentence(row) for row in rows if row.series == "pooled"]
+    title = "Walk-forward forecasts of the next price on the test split"
+    return Group("", title, "", table, "", *rest, _legend(references, best), "", *said, "")
 
 
-def _cells(row: Row) -> list[str]:
-    scores, verdict = row.to_dict(), row.verdict
-    p = scores["p_ar"]
-    price = verdict.against_last_value
+def _shown(rows: Sequence[Row]) -> list[Row]:
+    """Put pooled first, then the sets, then the series where they are few."""
+    pooled = [row for row in rows if row.series == "pooled"]
+    sets = [row for row in rows if row.members and row.series != "pooled"]
+    series = [row for row in rows if not row.members and row.series != "pooled"]
+    few = len({row.series for row in series}) <= FEW or not pooled
+    return [*pooled, *sets, *(series if few else [])]
+
+
+def _place(row: Row) -> str:
+    of = f" [dim]({len(row.members)})[/]" if row.members else ""
+    return f"[bold]{escape(row.series)}[/]{of}"
+
+
+def _cells(row: Row, references: Sequence[str]) -> list[str]:
+    verdict = row.verdict
+    against = {test.reference: test for test in verdict.against}
+    tests = [against.get(name) for name in references]
     return [
-        row.model,
-        f"{scores['rmae']:.4f}",
-        f"{scores['crps'] * 1e4:.2f}",
-        f"{scores['log_score']:.2f}",
-        f"{scores['coverage_80']:.1%}",
-        f"{scores['coverage_95']:.1%}",
-        "" if p is None else "<1e-4" if p < 1e-4 else f"{p:.4f}",
-        *(WORDS[c.verdict] if c else "" for c in (verdict.against_ar, verdict.against_garch)),
-        "" if price is None else "skill" if price.verdict == "better" else "none",
+        escape(row.model),
+        f"{row.scores['rmae']:.4f}",
+        *(_effect(test) for test in tests[:1]),
+        *(_p(test) for test in tests[:1]),
+        f"{row.scores['coverage_80']:.1%}".rstrip("%"),
+        *(WORDS[test.verdict] if test else "" for test in tests),
+        "" if verdict.price is None else "skill" if verdict.price.verdict == "better" else "none",
+        "" if verdict.direction is None else "skill" if verdict.direction.skill else "none",
     ]
+
+
+def _effect(test: Comparison | None) -> str:
+    """Say a skill and its interval in percent."""
+    if test is None:
+        return ""
+    digits = 1 if max(abs(test.low), abs(test.high)) < 0.9995 else 0
+    low, skill, high = (x * 100 for x in (test.low, test.skill, test.high))
+    return escape(f"{skill:+.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]")
+
+
+def _p(test: Comparison | None) -> str:
+    return "" if test is None else "<.001" if test.p_adjusted < 0.001 else f"{test.p_adjusted:.3f}".lstrip("0")
+
+
+def _membership(row: Row, best: Mapping[str, float] | None) -> list[str]:
+    return [f"{best[row.model]:.2f}" if best and row.series == "pooled" and row.model in best else ""] if best else []
+
+
+def _sentence(row: Row) -> str:
+    return f"[bold]{escape(row.model)}[/]{escape(row.verdict.text.removeprefix(row.model))}"
+
+
+def _legend(references: Sequence[str], best: Mapping[str, float] | None) -> str:
+    """Explain the columns."""
+    first = (
+        f"CRPS vs {references[0]}: percent by which the CRPS, the loss of the whole distribution, is lower, with its "
+        "95 % bootstrap interval. p: of the Diebold-Mariano test of it, adjusted for the number of series or sets. "
+        f"{', '.join(references)}: better, worse, even (not told apart) or same by that test. "
+        if references
+        else ""
+    )
+    lines = (
+        "In brackets the number of series. rMAE: mean absolute error over that of the last value. "
+        f"{first}80 %: prices inside the 80 % interval, in percent. "
+        "price: skill if the absolute error is significantly below that of the last value. "
+        "calls: skill if the called direction and the real one are related."
+    )
+    member = " best: p-value of belonging to the set of the best models; from alpha on it does." if best else ""
+    return escape(lines + member)
 
 
 def stream_line(report: StreamReport) -> str:

@@ -1,88 +1,98 @@
-"""Who forecasts better, on identical origins: tests, verdicts in words, and the rule of promotion.
+"""Who forecasts better, on identical origins: verdicts in words, and the rule of promotion.
 
-A model that is not significantly better than the last value in absolute error is said to have no skill on
-the price. A model replaces the one that serves only if it is significantly better in pooled CRPS.
+An effect, its interval and its p-value always come together. A model that is not significantly better than the last
+value in absolute error is said to have no skill on the price. A model replaces the one that serves only if it is
+significantly better in pooled CRPS, the choice among several candidates accounted for.
 
-Comes in: `Forecasts` of several models on the same rows. Goes out: `Comparison`, `Verdict`, `Row` and
-`Decision`, by pure functions. Knows numpy and statsmodels; imported by steps.
-
-References
-----------
-Diebold & Mariano (1995), Comparing predictive accuracy, Journal of Business & Economic Statistics 13,
-253-263, doi:10.1080/07350015.1995.10524599. Harvey, Leybourne & Newbold (1997), Testing the equality of
-prediction mean squared errors, International Journal of Forecasting 13, 281-291,
-doi:10.1016/S0169-2070(96)00719-4.
+Comes in: `Forecasts` of several models on the same rows. Goes out: `Comparison`, `Direction`, `Verdict`, `Row`,
+`Decision` and the set of the best, by pure functions. Knows numpy; imported by figures, page, config and steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import numpy as np
 
 from models.errors import ComparisonError, ConfigError, unknown
+from pipeline.direction import calls, hit_rate
 from pipeline.forecasts import Forecasts
-from pipeline.metrics import (
-    POOLED,
-    Scores,
-    Vector,
-    by_model,
-    by_origin,
-    crps,
-    parts,
-    scaled_error,
-    scores,
+from pipeline.metrics import POOLED, Scores, Vector, by_model, by_origin, crps, scaled_error, scores
+from pipeline.significance import (
+    adjusted,
+    block_bootstrap_skill,
+    diebold_mariano,
+    identical,
+    model_confidence_set,
+    zero_mean,
 )
 
 Loss = Literal["crps", "scaled_error"]
 Outcome = Literal["better", "worse", "identical", "indistinguishable"]
+Correction = Literal["fdr_bh", "holm"]
 
-IDENTICAL = 1e-9
-"""Losses that differ nowhere by more than this share of the reference's mean loss are the same number."""
+ORIGINS_PER_STEP = 8
+"""A test needs so many origins for each step of the horizon: fewer do not tell how the errors overlap."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """Settings of the tests and names of the references.
+    """Settings of the tests, names of the references, and sets of series.
 
     Attributes
     ----------
     alpha : float
-        Level of the two-sided test, in (0, 0.5). A hundredth, since many models and series are compared.
+        Level of the tests and 1 - the confidence of the intervals, in (0, 0.5).
     min_origins : int
         Fewest origins of a test, at least 8: its variance is estimated from their autocovariances.
-    last_value, ar, garch : str
-        Names of the models that a verdict refers to.
+    last_value : str
+        Name of the model that has to be beaten for skill on the price.
+    references : tuple of str
+        Names of the models that every other is compared with in CRPS; the first one has a column of its own.
+    sets : dict of str
+        Names of sets of series with their patterns, separated by spaces: `energy = "WTI BRENT* gas-?"`.
     """
 
-    alpha: float = 0.01
+    alpha: float = 0.05
     min_origins: int = 30
     last_value: str = "last_value"
-    ar: str = "ar"
-    garch: str = "garch"
+    references: tuple[str, ...] = ("ar", "garch")
+    sets: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 0.5:
             raise ConfigError(f"alpha must lie in (0, 0.5); came {self.alpha}")
         if self.min_origins < 8:
             raise ConfigError(f"min_origins must be at least 8; came {self.min_origins}")
+        for name, patterns in self.sets.items():
+            if name == POOLED or not patterns.split():
+                raise ConfigError(
+                    f"a set needs a name other than {POOLED!r} and patterns of series; came {name!r}: {patterns!r}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One model against one reference on the rows of one series, or "pooled".
+    """One model against one reference on the rows of a series, of a set, or "pooled".
 
     Attributes
     ----------
     skill : float
         1 - mean loss / mean loss of the reference; positive is better, -inf where the reference never errs.
+    low, high : float
+        Its block-bootstrap interval at 1 - alpha.
     statistic, p_value : float
         Diebold-Mariano statistic, negative where the model is better, and its two-sided p-value; 0 and 1 for
         identical losses.
+    p_adjusted : float
+        The p-value after Benjamini-Hochberg over the series or Holm over the sets; pooled, that of the test.
     n : int
         Number of origin times.
+    verdict : {"better", "worse", "identical", "indistinguishable"}
+        By `p_adjusted`.
     """
 
     model: str
@@ -90,46 +100,97 @@ class Comparison:
     series: str
     loss: Loss
     skill: float
+    low: float
+    high: float
     statistic: float
     p_value: float
+    p_adjusted: float
     n: int
     verdict: Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What can be said of one model on one series, or "pooled".
+class Direction:
+    """How often the median calls the direction of the price, and whether call and outcome are related.
 
-    A comparison is None where the reference was not given, is the model itself, or where `text` says why no
-    test could be made.
+    Attributes
+    ----------
+    hit_rate, low, high : float
+        Share of right calls, and its interval by Wilson at 1 - alpha, which takes rows as independent.
+    p_value, p_adjusted : float
+        One-sided, of no relation between call and outcome; a series that always rises is called right for nothing.
+        The test is over origin times; adjusted like those of a `Comparison`.
+    n : int
+        Number of calls.
+    skill : bool
+        Whether `p_adjusted` is below alpha.
+    """
+
+    hit_rate: float
+    low: float
+    high: float
+    p_value: float
+    p_adjusted: float
+    n: int
+    skill: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What can be said of one model on one series, on a set, or "pooled".
+
+    Attributes
+    ----------
+    against : tuple of Comparison
+        CRPS against each of the references that is there and is not the model itself.
+    price : Comparison or None
+        Scaled absolute error against the last value.
+    direction : Direction or None
+        None where the model calls no direction, as the last value.
+    text : str
+        All of it in one sentence.
+    untested : dict of str
+        Why a comparison is missing, by the name of the reference.
     """
 
     model: str
     series: str
-    against_ar: Comparison | None = None
-    against_garch: Comparison | None = None
-    against_last_value: Comparison | None = None
+    against: tuple[Comparison, ...]
+    price: Comparison | None
+    direction: Direction | None
     text: str
+    untested: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table that compares models: `scores` of `pipeline.metrics`, and the verdict."""
+    """One line of the table that compares models: `scores` of `pipeline.metrics`, and the verdict.
+
+    Attributes
+    ----------
+    series : str
+        A series, a set of the settings, or "pooled".
+    members : tuple of str
+        The series of a set, or all of them for "pooled"; nothing for a series.
+    """
 
     model: str
     series: str
     scores: Scores
     verdict: Verdict
+    members: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Flatten to what a reader wants in a table; all else is in `dataclasses.asdict(row)`."""
         shown = ("rmae", "crps", "log_score", "coverage_80", "coverage_95")
-        against_ar = self.verdict.against_ar
+        tests = {}
+        for test in self.verdict.against:
+            tests |= {f"skill_{test.reference}": test.skill, f"p_{test.reference}": test.p_adjusted}
         return {
             "model": self.model,
             "series": self.series,
             **{name: self.scores[name] for name in shown},
-            "p_ar": against_ar.p_value if against_ar else None,
+            **tests,
             "verdict": self.verdict.text,
         }
 
@@ -143,8 +204,9 @@ class Decision:
     challenger : str or None
         The model of lowest pooled CRPS among the others; None where there is no other.
     numbers : dict
-        `crps_<model>`: mean over origin times of the mean over series; and `skill`, `statistic`, `p_value`,
-        `origins` of the best candidate against the incumbent where these are two.
+        `crps_<model>`: mean over origin times of the mean over series; and `skill`, `low`, `high`, `statistic`,
+        `p_value`, `p_adjusted`, `origins`, `candidates` of the best candidate against the incumbent where these
+        are two.
     """
 
     model: str
@@ -205,41 +267,139 @@ def _name_row(f: Forecasts, k: int) -> str:
     return f"series {f.names[f.series[k]]}, origin {origin} UTC, step {f.step[k]}"
 
 
-# -------------------------------------------------------------------------------------------------- the test
+def sound(forecasts: Forecasts) -> Forecasts:
+    """Give forecasts back if every row has a distribution; refuse them otherwise.
 
-
-def diebold_mariano(loss: Vector, reference_loss: Vector, horizon: int = 1) -> tuple[float, float]:
-    """Test that two losses, [n] in time order, have the same mean: (statistic, two-sided p-value).
-
-    The t-statistic of the mean difference, its variance by Newey and West over max(horizon - 1, ⌈n^(1/3)⌉)
-    lags, with the small-sample factor of Harvey, Leybourne and Newbold, against t with n - 1 degrees of
-    freedom: statsmodels' own. Negative is in favour of `loss`. `identical` losses give exactly (0, 1).
-    Differences that are strongly autocorrelated over few origins make it reject too often.
-
-    Parameters
-    ----------
-    horizon : int
-        Longest step of the forecasts: their errors overlap over horizon - 1 origins.
+    Raises
+    ------
+    ComparisonError
+        A quantile is NaN or infinite, quantiles cross, or all of a row are one number. The message has the model,
+        the count and the first row.
     """
-    if identical(loss, reference_loss):
-        return 0.0, 1.0
-    from statsmodels.tsa.stattools import diebold_mariano_test
+    quantile = forecasts.quantile
+    faults = {
+        "quantiles that are not finite": ~np.isfinite(quantile).all(axis=1),
+        "quantiles that cross": (np.diff(quantile, axis=1) < 0).any(axis=1),
+        "a distribution of zero width": quantile[:, -1] == quantile[:, 0],
+    }
+    for what, bad in faults.items():
+        if bad.any():
+            raise ComparisonError(
+                f"a comparison needs finite, increasing quantiles in every row; {forecasts.model} has {what} in "
+                f"{np.sum(bad)} of {len(forecasts)} rows, first {_name_row(forecasts, int(np.argmax(bad)))}. "
+                "Leave the model out, or fit it on prices that move"
+            )
+    return forecasts
 
-    with np.errstate(divide="ignore"):  # a difference that never varies: infinite statistic, p-value 0
-        result = diebold_mariano_test(
-            np.zeros_like(loss),
-            loss,
-            reference_loss,
-            criterion=lambda _, given: given,  # pyright: ignore[reportArgumentType]: documented, not annotated
-            harvey_adj=True,
-            horizon=horizon,
+
+# ------------------------------------------------------------------------------------------------- the tests
+
+
+class _Field:
+    """Forecasts of several models on the same rows, whose losses by origin time are worked out once."""
+
+    def __init__(
+        self, models: Mapping[str, Forecasts], naive_scale: Mapping[str, float], config: CompareConfig, series: str
+    ) -> None:
+        self.models, self.config, self.series = models, config, series
+        self._naive_scale = naive_scale
+        self._losses: dict[tuple[str, Loss], Vector] = {}
+        self._horizon = max(int(f.step.max(initial=1)) for f in models.values())
+
+    def loss(self, name: str, loss: Loss) -> Vector:
+        """Give the loss of a model by origin time, [n]; refuse one that is undefined somewhere."""
+        if (name, loss) not in self._losses:
+            self._losses[name, loss] = _loss_by_origin(self.models[name], loss, self._naive_scale)
+        return self._losses[name, loss]
+
+    def compare(self, name: str, reference: str, loss: Loss) -> Comparison:
+        """Test one model against another; refuse too few origins."""
+        ours, theirs = self.loss(name, loss), self.loss(reference, loss)
+        self._refuse_few(len(ours))
+        statistic, p_value = diebold_mariano(ours, theirs, self._horizon)
+        same = identical(ours, theirs)
+        with np.errstate(divide="ignore"):
+            skill = 0.0 if same else float(1 - np.mean(ours) / np.mean(theirs))
+        low, high = (0.0, 0.0) if same else block_bootstrap_skill(ours, theirs, self.config.alpha)
+        return Comparison(
+            model=name,
+            reference=reference,
+            series=self.series,
+            loss=loss,
+            skill=skill,
+            low=low,
+            high=high,
+            statistic=statistic,
+            p_value=p_value,
+            p_adjusted=p_value,
+            n=len(ours),
+            verdict="identical" if same else _outcome(statistic, p_value, self.config.alpha),
         )
-    return float(result.statistic), float(result.pvalue)
+
+    def direction(self, name: str) -> Direction | None:
+        """Test whether call and outcome are related; None where nothing is called."""
+        f = self.models[name]
+        called, went, counts = calls(f)
+        if not counts.any() or np.isnan(f.quantile).any():
+            return None
+        rate, low, high = hit_rate(f, 1 - self.config.alpha)
+        together = _centred(called[counts], f.series[counts]) * _centred(went[counts], f.series[counts])
+        _, by_time = by_origin(f.where(counts), together)
+        self._refuse_few(len(by_time))
+        statistic, two_sided = zero_mean(by_time, self._horizon)
+        p_value = float(two_sided / 2 if statistic > 0 else 1 - two_sided / 2)
+        return Direction(
+            hit_rate=rate,
+            low=low,
+            high=high,
+            p_value=p_value,
+            p_adjusted=p_value,
+            n=int(counts.sum()),
+            skill=p_value < self.config.alpha,
+        )
+
+    def _refuse_few(self, origins: int) -> None:
+        needed = max(self.config.min_origins, ORIGINS_PER_STEP * self._horizon)
+        if origins < needed:
+            raise ComparisonError(
+                f"a test on {self.series} needs at least {needed} origins for steps up to {self._horizon}; "
+                f"came {origins}. Take a longer test split"
+            )
 
 
-def identical(loss: Vector, reference_loss: Vector) -> bool:
-    """Say whether losses differ nowhere by more than rounding, a share `IDENTICAL` of the reference's mean."""
-    return bool(np.max(np.abs(loss - reference_loss)) <= IDENTICAL * np.mean(np.abs(reference_loss)))
+def _centred(flags: np.ndarray, group: np.ndarray) -> Vector:
+    """Take from flags [n] the mean of their group [n]."""
+    _, group = np.unique(group, return_inverse=True)
+    return flags - (np.bincount(group, weights=flags) / np.bincount(group))[group]
+
+
+def _loss_by_origin(f: Forecasts, loss: Loss, naive_scale: Mapping[str, float]) -> Vector:
+    if loss == "crps":
+        rows = crps(f)
+    elif loss == "scaled_error":
+        rows = scaled_error(f, naive_scale)
+    else:
+        raise ComparisonError(unknown("loss", loss, ("crps", "scaled_error")))
+    undefined = np.isnan(rows)
+    if undefined.any():
+        raise ComparisonError(
+            f"{loss} of {f.model} is undefined in {np.sum(undefined)} of {len(f)} rows, first "
+            f"{_name_row(f, int(np.argmax(undefined)))}. "
+            "Take these rows out of every model, or give it a density"
+        )
+    return by_origin(f, rows)[1]
+
+
+def _outcome(statistic: float, p_value: float, alpha: float) -> Outcome:
+    if p_value >= alpha:
+        return "indistinguishable"
+    return "better" if statistic < 0 else "worse"
+
+
+def _at(test: Comparison, p: float, alpha: float) -> Comparison:
+    """Judge a comparison by its adjusted p-value."""
+    verdict = "identical" if test.verdict == "identical" else _outcome(test.statistic, p, alpha)
+    return replace(test, p_adjusted=p, verdict=verdict)
 
 
 def compare(
@@ -273,69 +433,9 @@ def compare(
             if series not in f.names:
                 raise ComparisonError(unknown("series", series, f.names))
         model, reference = model.of(series), reference.of(series)
-    return _compare(model, reference, loss, series=series, naive_scale=naive_scale, config=config)
-
-
-def _compare(
-    model: Forecasts,
-    reference: Forecasts,
-    loss: Loss,
-    *,
-    series: str,
-    naive_scale: Mapping[str, float] | None,
-    config: CompareConfig | None,
-) -> Comparison:
-    """Compare all rows of forecasts that are known to be aligned."""
-    config = config or CompareConfig()
-    ours, theirs = (_loss_by_origin(f, loss, naive_scale) for f in (model, reference))
-    horizon = int(model.step.max(initial=1))
-    needed = max(config.min_origins, 2 * horizon)
-    if len(ours) < needed:
-        raise ComparisonError(
-            f"a test on {series} needs at least {needed} origins for steps up to {horizon}; came {len(ours)}. "
-            "Take a longer test split"
-        )
-    statistic, p_value = diebold_mariano(ours, theirs, horizon)
-    if identical(ours, theirs):
-        verdict, skill = "identical", 0.0
-    else:
-        verdict = _outcome(statistic, p_value, config.alpha)
-        with np.errstate(divide="ignore"):
-            skill = float(1 - np.mean(ours) / np.mean(theirs))
-    return Comparison(
-        model=model.model,
-        reference=reference.model,
-        series=series,
-        loss=loss,
-        skill=skill,
-        statistic=statistic,
-        p_value=p_value,
-        n=len(ours),
-        verdict=verdict,
-    )
-
-
-def _loss_by_origin(f: Forecasts, loss: Loss, naive_scale: Mapping[str, float] | None) -> Vector:
-    if loss == "crps":
-        rows = crps(f)
-    elif loss == "scaled_error":
-        rows = scaled_error(f, naive_scale or {})
-    else:
-        raise ComparisonError(unknown("loss", loss, ("crps", "scaled_error")))
-    undefined = np.isnan(rows)
-    if undefined.any():
-        raise ComparisonError(
-            f"{loss} of {f.model} is undefined in {np.sum(undefined)} of {len(f)} rows, first "
-            f"{_name_row(f, int(np.argmax(undefined)))}. "
-            "Take these rows out of every model, or give it a density"
-        )
-    return by_origin(f, rows)[1]
-
-
-def _outcome(statistic: float, p_value: float, alpha: float) -> Outcome:
-    if p_value >= alpha:
-        return "indistinguishable"
-    return "better" if statistic < 0 else "worse"
+    pair = {"model": model, "reference": reference}
+    found = _Field(pair, naive_scale or {}, config or CompareConfig(), series).compare("model", "reference", loss)
+    return replace(found, model=model.model, reference=reference.model)
 
 
 # ----------------------------------------------------------------------------------------- verdicts in words
@@ -349,48 +449,101 @@ def judge(
     series: str = POOLED,
     config: CompareConfig | None = None,
 ) -> Verdict:
-    """Say what can be said of the model `name` from three comparisons with the references among `models`.
+    """Say what can be said of the model `name` against the references among `models`, from one look alone.
 
-    CRPS against the AR and the GARCH, absolute error against the last value. All rows of `models` are taken,
-    as those of `series`. Where a test cannot be made, the text says why.
+    CRPS against the references, absolute error against the last value, and direction. All rows of `models` are
+    taken, as those of `series`. Where a test cannot be made, the text says why.
 
     Raises
     ------
     ComparisonError
         The rows of a reference are not those of the model.
     """
-    config = config or CompareConfig()
-    made: dict[str, Comparison] = {}
-    untested: dict[str, list[str]] = {}
-    for field, reference, loss in _questions(config):
+    for other in models.values():
+        aligned(models[name], other)
+    return _judge(_Field(models, naive_scale, config or CompareConfig(), series), name)
+
+
+def _judge(rivals: _Field, name: str) -> Verdict:
+    made: list[Comparison] = []
+    untested: dict[str, str] = {}
+    config = rivals.config
+    questions: list[tuple[str, Loss]] = [(name, "crps") for name in config.references]
+    for reference, loss in [*questions, (config.last_value, "scaled_error")]:
         if reference == name:
             continue
-        if reference not in models:
-            untested.setdefault("no forecasts", []).append(reference)
+        if reference not in rivals.models:
+            untested[reference] = "no forecasts"
             continue
-        pair = aligned(models[name], models[reference])
         try:
-            made[field] = _compare(*pair, loss, series=series, naive_scale=naive_scale, config=config)
+            made.append(rivals.compare(name, reference, loss))
         except ComparisonError as reason:
-            untested.setdefault(str(reason), []).append(reference)
-    clauses = [_clause(comparison) for comparison in made.values()]
-    clauses += [f"not tested against {', '.join(them)} ({reason})" for reason, them in untested.items()]
-    return Verdict(model=name, series=series, text=", ".join(clauses), **made)
-
-
-def _questions(config: CompareConfig) -> tuple[tuple[str, str, Loss], ...]:
-    return (
-        ("against_ar", config.ar, "crps"),
-        ("against_garch", config.garch, "crps"),
-        ("against_last_value", config.last_value, "scaled_error"),
+            untested[reference] = str(reason)
+    try:
+        direction = rivals.direction(name)
+    except ComparisonError as reason:
+        direction, untested = None, untested | {"direction": str(reason)}
+    return _worded(
+        Verdict(
+            model=name,
+            series=rivals.series,
+            against=tuple(test for test in made if test.loss == "crps"),
+            price=next((test for test in made if test.loss == "scaled_error"), None),
+            direction=direction,
+            text="",
+            untested=untested,
+        )
     )
 
 
-def _clause(comparison: Comparison) -> str:
-    if comparison.loss == "scaled_error":
-        return "skill on the price" if comparison.verdict == "better" else "no skill on the price"
-    joint = {"better": "than", "worse": "than", "identical": "to", "indistinguishable": "from"}
-    return f"{comparison.verdict} {joint[comparison.verdict]} {comparison.reference}"
+def _worded(verdict: Verdict) -> Verdict:
+    """Derive the sentence from the tests."""
+    clauses = [_crps_clause(test) for test in verdict.against]
+    clauses += [_price_clause(verdict.price)] if verdict.price else []
+    clauses += [_direction_clause(verdict.direction)] if verdict.direction else []
+    reasons: dict[str, list[str]] = {}
+    for reference, reason in verdict.untested.items():
+        reasons.setdefault(reason, []).append(reference)
+    clauses += [f"is not tested against {', '.join(them)} ({reason})" for reason, them in reasons.items()]
+    return replace(verdict, text=f"{verdict.model} {'; '.join(clauses)}" if clauses else f"{verdict.model}: no tests")
+
+
+def _crps_clause(test: Comparison) -> str:
+    if test.verdict == "identical":
+        return f"is the same as {test.reference}"
+    if test.verdict == "indistinguishable":
+        return f"is not distinguishable from {test.reference} ({_effect(test)})"
+    better = test.verdict == "better"
+    low, effect, high = (test.low, test.skill, test.high) if better else (-test.high, -test.skill, -test.low)
+    interval = f"[{low * 100:.1f}, {high * 100:.1f}], {p_text(test.p_adjusted)}"
+    return f"{'beats' if better else 'loses to'} {test.reference} by {effect * 100:.1f} % CRPS {interval}"
+
+
+def _price_clause(test: Comparison) -> str:
+    said = "skill on the price" if test.verdict == "better" else "no skill on the price"
+    return f"has {said} ({'the last value' if test.verdict == 'identical' else _effect(test)})"
+
+
+def _direction_clause(test: Direction) -> str:
+    said = "skill on direction" if test.skill else "no skill on direction"
+    low, rate, high = (f"{x * 100:.1f}" for x in (test.low, test.hit_rate, test.high))
+    return f"has {said} (hits {rate} % [{low}, {high}], {p_text(test.p_adjusted)})"
+
+
+def _effect(test: Comparison) -> str:
+    return f"{test.skill * 100:+.1f} % [{test.low * 100:+.1f}, {test.high * 100:+.1f}], {p_text(test.p_adjusted)}"
+
+
+def p_text(p: float) -> str:
+    """Say a p-value: two digits, or three places where it is small.
+
+    >>> p_text(0.214), p_text(0.0043), p_text(1e-9)
+    ('p 0.21', 'p 0.004', 'p < 0.001')
+    """
+    return "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {p:.2f}"
+
+
+# ------------------------------------------------------------------------------------------------ the table
 
 
 def comparison_table(
@@ -398,42 +551,125 @@ def comparison_table(
     naive_scale: Mapping[str, float],
     config: CompareConfig | None = None,
 ) -> list[Row]:
-    """Score and judge every model on every series, then pooled.
+    """Score and judge every model on every series, on every set, and pooled.
+
+    The p-values of one model against one reference are adjusted over the series by Benjamini & Hochberg, since a
+    share of series is claimed, and over the sets by Holm, since each of few is a claim of its own.
 
     Parameters
     ----------
     forecasts : sequence of Forecasts
-        One a model, all on the same rows. References that are absent leave None in the verdicts.
+        One a model, all on the same rows. References that are absent are told in the verdicts.
     naive_scale : mapping of series name to float
         Mean absolute one-step change of the train split.
 
     Returns
     -------
     list of Row
-        Series in the order of the rows, "pooled" last; within a series the models in the order given.
+        Series in the order of the rows, then sets in that of the settings, "pooled" last; in each the models in the
+        order given.
 
     Raises
     ------
     ComparisonError
-        Nothing came, rows differ between models, or two models have one name.
+        Nothing came, rows differ between models, two models have one name, or a model has rows without a
+        distribution (see `sound`).
+    ConfigError
+        A set has no series, or the name of one.
     """
+    config = config or CompareConfig()
     models = _by_aligned_model(forecasts)
-    split = {name: parts(f) for name, f in models.items()}
+    groups = _groups(forecasts[0], config)
     rows = []
-    for series in split[forecasts[0].model]:
-        here = {name: pieces[series] for name, pieces in split.items()}
-        for name, f in here.items():
-            verdict = judge(here, name, naive_scale, series=series, config=config)
-            rows.append(Row(model=name, series=series, scores=scores(f, naive_scale), verdict=verdict))
+    for correction, places in groups:
+        fields = {
+            name: _Field({model: _of(f, members) for model, f in models.items()}, naive_scale, config, name)
+            for name, members in places.items()
+        }
+        judged = {
+            model: _together([_judge(rivals, model) for rivals in fields.values()], correction, config.alpha)
+            for model in models
+        }
+        for k, (name, rivals) in enumerate(fields.items()):
+            members = places[name] if places[name] != (name,) else ()
+            for model, f in rivals.models.items():
+                scored = scores(f, naive_scale)
+                row = Row(model=model, series=name, scores=scored, verdict=judged[model][k], members=members)
+                rows.append(row)
     return rows
 
 
 def _by_aligned_model(forecasts: Sequence[Forecasts]) -> dict[str, Forecasts]:
     if not forecasts:
         raise ComparisonError("a comparison needs the forecasts of at least one model; none came")
-    for other in forecasts[1:]:
-        aligned(forecasts[0], other)
+    for other in forecasts:
+        aligned(forecasts[0], sound(other))
     return by_model(forecasts)
+
+
+def _groups(f: Forecasts, config: CompareConfig) -> list[tuple[Correction, dict[str, tuple[str, ...]]]]:
+    """List what is tested together, with its correction: places (a series, a set, pooled) and their series."""
+    present = tuple(f.names[i] for i in np.unique(f.series))
+    sets = {name: _members(name, patterns, present) for name, patterns in config.sets.items()}
+    return [("fdr_bh", {name: (name,) for name in present}), ("holm", sets), ("holm", {POOLED: present})]
+
+
+def _members(name: str, patterns: str, series: Sequence[str]) -> tuple[str, ...]:
+    members = tuple(s for s in series if any(fnmatchcase(s, pattern) for pattern in patterns.split()))
+    there = f"the series are {', '.join(series[:20])}{' ...' if len(series) > 20 else ''}"
+    if name in series:
+        raise ConfigError(f"the set {name!r} has the name of a series; {there}. Give it another name")
+    if not members:
+        raise ConfigError(f"no series matches the set {name!r}, {patterns!r}; {there}")
+    return members
+
+
+def _of(f: Forecasts, members: Sequence[str]) -> Forecasts:
+    """Take the rows of some series."""
+    return f.where(np.isin(np.array(f.names)[f.series], members))
+
+
+def _together(verdicts: Sequence[Verdict], correction: Correction, alpha: float) -> list[Verdict]:
+    """Adjust the tests of one model on several places, question by question, and word them anew."""
+    tests = [test for v in verdicts for test in (*v.against, v.price, v.direction) if test is not None]
+    corrected: dict[int, float] = {}
+    for question in {_question(test) for test in tests}:
+        family = [test for test in tests if _question(test) == question]
+        p_values = adjusted([test.p_value for test in family], correction)
+        corrected |= {id(test): p for test, p in zip(family, p_values, strict=True)}
+    return [_corrected(v, corrected, alpha) for v in verdicts]
+
+
+def _question(test: Comparison | Direction) -> tuple[str, ...]:
+    return (test.reference, test.loss) if isinstance(test, Comparison) else ("direction",)
+
+
+def _corrected(verdict: Verdict, p: Mapping[int, float], alpha: float) -> Verdict:
+    """Judge all tests of a verdict by adjusted p-values, given by the identity of the test."""
+    price, direction = verdict.price, verdict.direction
+    if direction is not None:
+        direction = replace(direction, p_adjusted=p[id(direction)], skill=p[id(direction)] < alpha)
+    return _worded(
+        replace(
+            verdict,
+            against=tuple(_at(test, p[id(test)], alpha) for test in verdict.against),
+            price=price and _at(price, p[id(price)], alpha),
+            direction=direction,
+        )
+    )
+
+
+def best_set(forecasts: Sequence[Forecasts], config: CompareConfig | None = None) -> dict[str, float]:
+    """Give each model's p-value of belonging to the set of the best by pooled CRPS; members have p ≥ alpha.
+
+    Raises
+    ------
+    ComparisonError
+        What `comparison_table` refuses, an undefined CRPS, or too few origins.
+    """
+    models = _by_aligned_model(forecasts)
+    rivals = _Field(models, {}, config or CompareConfig(), POOLED)
+    return model_confidence_set({name: rivals.loss(name, "crps") for name in models})
 
 
 # ------------------------------------------------------------------------------------- the rule of promotion
@@ -447,45 +683,49 @@ def champion(
     """Decide which model serves next.
 
     The candidate is the model of lowest pooled mean CRPS. It replaces the incumbent only if it is better at
-    `config.alpha` by the pooled test. Without an incumbent it must beat the last value, else the last value
+    `config.alpha` by the pooled test, whose p-value is multiplied by the number of candidates it was chosen from
+    (Bonferroni, the first step of Holm). Without an incumbent it must beat the last value, else the last value
     serves and the reason says "no skill".
 
     Raises
     ------
     ComparisonError
         The incumbent (or, without one, the last value) is not among the forecasts, rows differ, a CRPS is
-        undefined, or there are too few origins for the test.
+        undefined, a model has rows without a distribution, or there are too few origins for the test.
     """
     config = config or CompareConfig()
     models = _by_aligned_model(forecasts)
     holder = incumbent or config.last_value
     if holder not in models:
         raise ComparisonError(f"the decision needs forecasts of the model to beat: {unknown('model', holder, models)}")
-    mean_crps = {name: float(np.mean(_loss_by_origin(f, "crps", None))) for name, f in models.items()}
+    rivals = _Field(models, {}, config, POOLED)
+    mean_crps = {name: float(np.mean(rivals.loss(name, "crps"))) for name in models}
     ranking = sorted(mean_crps, key=mean_crps.__getitem__)
     numbers = {f"crps_{name}": mean_crps[name] for name in ranking}
     winner, reason = holder, f"{holder} has the lowest pooled CRPS"
     if ranking[0] != holder:
-        test = compare(models[ranking[0]], models[holder], config=config)
+        test, candidates = rivals.compare(ranking[0], holder, "crps"), len(models) - 1
+        test = _at(test, min(1.0, test.p_value * candidates), config.alpha)
         winner = test.model if test.verdict == "better" else holder
-        reason = _say(test, config.alpha)
-        numbers |= {
-            "skill": test.skill,
-            "statistic": test.statistic,
-            "p_value": test.p_value,
-            "origins": test.n,
-        }
+        reason = _say(test, candidates, config.alpha)
+        numbers |= _numbers(test, candidates)
     if winner == holder and incumbent is None:
         reason = f"no skill: {reason}"
     others = [name for name in ranking if name != winner]
     return Decision(model=winner, challenger=others[0] if others else None, reason=reason, numbers=numbers)
 
 
-def _say(test: Comparison, alpha: float) -> str:
+def _numbers(test: Comparison, candidates: int) -> dict[str, float]:
+    shown = ("skill", "low", "high", "statistic", "p_value", "p_adjusted")
+    counts = {"origins": float(test.n), "candidates": float(candidates)}
+    return {name: float(getattr(test, name)) for name in shown} | counts
+
+
+def _say(test: Comparison, candidates: int, alpha: float) -> str:
     """Put the deciding test in one sentence."""
     found = "significantly better than" if test.verdict == "better" else "not significantly better than"
-    p = "< 1e-16" if test.p_value < 1e-16 else f"{test.p_value:.2g}"
+    of = f", adjusted for {candidates} candidates" if candidates > 1 else ""
     return (
         f"{test.model} has the lowest pooled CRPS and is {found} {test.reference} "
-        f"(CRPS lower by {test.skill:.2%}, p {p} at level {alpha:g}, {test.n} origins)"
+        f"(CRPS {_effect(test)}{of}, at level {alpha:g}, {test.n} origins)"
     )
