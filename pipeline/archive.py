@@ -1,72 +1,131 @@
-"""Forecasts on disk: one Parquet file a model, a row for each (series, origin, step).
+"""Forecasts on disk: a folder a model, in it a folder a fold, in that a Parquet file a block; a row for each forecast.
+
+    <folder>/fold=0000/part-00000.parquet ...
+
+A fold is written beside its place and renamed when it is whole: a crash leaves whole folds only.
 
 Comes in: `Forecasts`. Goes out: files, and `Forecasts` again. Knows polars; imported by steps.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from models.errors import DataError
-from models.observation import LEVELS
-from pipeline.atomic import replacing
+from models.observation import LEVELS, MEDIAN
+from pipeline.atomic import sync_folder
 from pipeline.forecasts import Forecasts
 from pipeline.rows import UTC_TIME
 
 QUANTILES = tuple(f"q{level:g}" for level in LEVELS)
 PLAIN = ("step", "origin", "actual", "outcome", "loc", "scale", "df")
+_TIMES = ("origin_time", "target_time")
+_ORDER = ("series", "origin_time", "step")
 
 
 def to_frame(forecasts: Forecasts) -> pl.DataFrame:
-    """Give the rows as a table: model, series, origin_time, target_time, step, prices, quantiles, density."""
+    """Give the rows as a table: model, series, times, step, prices, median, quantiles, density.
+
+    The type of the column of series lists all their names in their order, those without a row among them.
+    """
     f = forecasts
     times = {k: pl.Series(getattr(f, k)).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") for k in _TIMES}
     return pl.DataFrame(
         {
-            "model": pl.Series([f.model]).new_from_index(0, len(f)),
-            "series": np.asarray(f.names)[f.series],
+            "model": pl.Series([f.model] * len(f), dtype=pl.Enum([f.model])),
+            "series": pl.Series(np.asarray(f.names)[f.series], dtype=pl.Enum(f.names)),
             **times,
-            **{k: getattr(f, k) for k in PLAIN},
+            "step": f.step,
+            "origin": f.origin,
+            "actual": f.actual,
+            "outcome": f.outcome,
+            "median": f.quantile[:, MEDIAN],
             **{name: f.quantile[:, k] for k, name in enumerate(QUANTILES)},
+            **{k: getattr(f, k) for k in ("loc", "scale", "df")},
         }
     )
 
 
-_TIMES = ("origin_time", "target_time")
+@contextmanager
+def writing(folder: Path, fold: int) -> Iterator[Callable[[Forecasts], None]]:
+    """Give a function that writes one block of a fold; the fold is there when the context ends without an error."""
+    place = _fold(folder, fold)
+    new = folder / f".{place.name}.new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    parts = 0
+
+    def write(rows: Forecasts) -> None:
+        nonlocal parts
+        with (new / f"part-{parts:05}.parquet").open("wb") as file:
+            to_frame(rows).write_parquet(file)
+            file.flush()
+            os.fsync(file.fileno())
+        parts += 1
+
+    yield write
+    sync_folder(new)
+    os.replace(new, place)
+    sync_folder(folder)
 
 
-def save(forecasts: Forecasts, path: Path) -> None:
-    """Write the rows; a crash leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        to_frame(forecasts).write_parquet(file)
+def holds(folder: Path, fold: int) -> bool:
+    """Tell whether a fold is there."""
+    return _fold(folder, fold).is_dir()
 
 
-def load(path: Path) -> Forecasts:
-    """Read what `save` wrote.
+def blocks(folder: Path, fold: int) -> Iterator[Forecasts]:
+    """Give the blocks of a fold as they were written, one after the other."""
+    for part in sorted(_fold(folder, fold).glob("part-*.parquet")):
+        yield _forecasts(pl.read_parquet(part))
+
+
+def load(folder: Path) -> Forecasts:
+    """Read all folds of a model, sorted by (series, origin_time, step); series without a row are left out.
 
     Raises
     ------
     DataError
-        The file is missing or not a table of forecasts.
+        The folder is missing, or holds no table of forecasts.
     """
     try:
-        frame = pl.read_parquet(path)
-        names = tuple(frame["series"].unique(maintain_order=True))
-        row = {name: k for k, name in enumerate(names)}
-        times = {k: frame[k].cast(UTC_TIME).to_physical().to_numpy() for k in _TIMES}
-        return Forecasts(
-            model=str(frame["model"][0]),
-            names=names,
-            series=frame["series"].replace_strict(row, return_dtype=pl.Int32).to_numpy(),
-            quantile=frame.select(QUANTILES).to_numpy(),
-            **times,
-            **{k: frame[k].to_numpy() for k in PLAIN},
-        )
+        scan = pl.scan_parquet(folder / "fold=*" / "part-*.parquet", hive_partitioning=False)
+        frame = scan.sort(_ORDER).collect()
+        present = tuple(frame["series"].unique().sort())
+        if not present:
+            raise pl.exceptions.NoDataError("a table without rows")
+        return _forecasts(frame.with_columns(pl.col("series").cast(pl.Enum(present))))
     except (OSError, pl.exceptions.PolarsError, IndexError) as error:
         raise DataError(
-            f"{path}: expected a table of forecasts, got {error}. Run `statecast backtest` first"
+            f"{folder}: expected a table of forecasts, got {error}. Run `statecast backtest` first"
         ) from error
+
+
+def _fold(folder: Path, fold: int) -> Path:
+    return folder / f"fold={fold:04}"
+
+
+def _forecasts(frame: pl.DataFrame) -> Forecasts:
+    (model,), names = (_names(frame.schema[k]) for k in ("model", "series"))
+    return Forecasts(
+        model=model,
+        names=names,
+        series=frame["series"].to_physical().cast(pl.Int32).to_numpy(),
+        quantile=frame.select(QUANTILES).to_numpy(),
+        **{k: frame[k].cast(UTC_TIME).to_physical().to_numpy() for k in _TIMES},
+        **{k: frame[k].to_numpy() for k in PLAIN},
+    )
+
+
+def _names(dtype: pl.DataType) -> tuple[str, ...]:
+    """Give the names that a column may hold, in their order."""
+    if not isinstance(dtype, pl.Enum):
+        raise pl.exceptions.SchemaError(f"a column of {dtype} where names are listed")
+    return tuple(dtype.categories)
