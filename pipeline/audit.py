@@ -5,17 +5,20 @@ gives about the past is compared element by element. A stage gets its prices fro
 earlier stages make (the split, the transform, the fitted forecaster) from the world as it was. So a leak is found
 where it happens, and not again in everything after it.
 
-    garbage   from a moment on everything is overwritten: equal bit for bit. Sees whatever reads a price, a mask, an
-              elapsed time or a covariate of the future: a scale or a transform fitted on everything, a window that
-              is not causal, targets among the features, origins whose targets lie beyond the cut, a fit or a
-              validation that reads the test, a forward that looks ahead. Does not see what reads the future only to
-              count or to time it (the times of prices stay).
+    garbage   from a moment on every price, elapsed time and covariate is overwritten: equal bit for bit. Sees whatever
+              reads a value of the future: a scale or a transform fitted on everything, a window that is not causal,
+              targets among the features, origins whose targets lie beyond the cut, a fit or a validation that reads
+              the test, a forward that looks ahead. Does not see what reads only when prices come, or whether.
+    holes     the garbage has holes and poison in it, and prices where there were holes: equal up to `ROUNDING`. Sees
+              what reads whether a price of the future is published, and what poison gets into that garbage does not.
     shift     every series begins with one more observation that was not published, so that all its prices come one
-              observation later: equal at the same times, bit for bit where it is counted, and up to `ROUNDING` where
-              it is computed, since a processor rounds by the place of a number in memory. Sees what goes by position
-              where it should go by time: windows, lanes and targets that are off by one.
+              observation later: equal at the same times, up to `ROUNDING`. Sees what goes by position where it should
+              go by time: windows, lanes and targets that are off by one, a state that begins too early.
     control   prices are planted one observation early, and the future is garbage: the stage must differ. Otherwise
               the check is blind on these prices, and that it found nothing means nothing.
+
+What is counted (times, masks, lanes) is equal to the bit in all of them. What is computed can differ in its last bits
+where the number of steps does, since a processor rounds by the place of a number in memory.
 
 `STAGES` is the order of the data's way. A new stage is one line in it.
 
@@ -27,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -37,25 +40,26 @@ from models.errors import ConfigError, LeakageError, unknown
 from models.forecaster import Forecaster
 from models.transforms import Transform
 from pipeline import steps
-from pipeline.backtest import walk_forward, walk_session_forward
+from pipeline.backtest import seen, walk_forward, walk_session_forward
 from pipeline.config import Config
 from pipeline.export import Provenance, exported
-from pipeline.fitting import MODELS, NETWORKS, FitConfig, fit
+from pipeline.fitting import MODELS, NETWORKS, fit
 from pipeline.forecasts import Forecasts
 from pipeline.moves import moves
 from pipeline.session import Session
+from pipeline.slices import regimes
 from pipeline.training import Lane, Training
 from pipeline.windows import Lanes, Panel, Split, lanes
-from pipeline.worlds import Rows, loaded, one_early, one_later, over_time, spoilt, stored, with_garbage
+from pipeline.worlds import holed, loaded, one_early, one_later, over_time, stored, wild, with_garbage
 
-Check = Literal["garbage", "shift", "control"]
+Check = Literal["garbage", "holes", "shift", "control"]
 Moment = Literal["train", "validation", "test"]
 
 EPOCHS = 3
 """Epochs of a network in an audit: a leak does not need a good fit to be seen."""
 
 ROUNDING = 2e-6
-"""Differences of a shift below this share of an array's size are rounding."""
+"""Differences below this share of an array's size are rounding, but in the world of garbage."""
 
 PRICES = "prices"
 """In the place of a model: stages that all models share."""
@@ -91,7 +95,7 @@ class World:
         Of the world as it was.
     name : str
         Name of the model.
-    config : FitConfig
+    config : Config
     until : int
         The moment from which on the future may differ, microseconds since 1970, UTC.
     forecaster, session
@@ -103,7 +107,7 @@ class World:
     split: Split
     transform: Transform
     name: str
-    config: FitConfig
+    config: Config
     until: int
     forecaster: Forecaster | None = None
     session: Session | None = None
@@ -111,13 +115,14 @@ class World:
     @cached_property
     def training(self) -> Training:
         """A network's fit, before its first epoch."""
-        network = replace(self.config.network, cell=self.name)
-        shape = {"network": network, "config": self.config.training, "horizon": self.config.horizon}
+        config = self.config.fit
+        network = replace(config.network, cell=self.name)
+        shape = {"network": network, "config": config.training, "horizon": config.horizon}
         return Training(self.name, self.panel, self.split, self.transform, **shape)
 
     def fitted(self) -> Forecaster:
         """Give the forecaster, fitted on these prices where none is given."""
-        return self.forecaster or fit(self.name, self.panel, self.split, self.transform, self.config)
+        return self.forecaster or fit(self.name, self.panel, self.split, self.transform, self.config.fit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +147,7 @@ class Stage:
     name: str
     run: Callable[[World], Product]
     until: Moment
-    checks: tuple[Check, ...] = ("garbage", "shift")
+    checks: tuple[Check, ...] = ("garbage", "holes", "shift")
     kinds: tuple[str, ...] = ()
     fitted: bool = False
 
@@ -204,6 +209,17 @@ def _naive_scale(world: World) -> Product:
     return Product(arrays={k: np.array([v]) for k, v in steps._naive_scale(world.data).items()})
 
 
+def _regimes(world: World) -> Product:
+    """Give the regime of each series at its prices before the moment."""
+    found = regimes(world.data.panel, world.split.train_end_time)
+    names = list(found.time)
+    time = np.concatenate([found.time[name] for name in names])
+    series = np.repeat(names, [len(found.time[name]) for name in names])
+    label = np.concatenate([found.label[name] for name in names])
+    early = time < world.until
+    return Product(arrays={"regime": label[early]}, series=series[early], time=time[early])
+
+
 def _moves(world: World) -> Product:
     found = moves(world.panel, world.transform, world.split.validation_end_time)
     return Product(arrays=dict(zip(world.panel.names, found, strict=True)))
@@ -244,21 +260,32 @@ def _exported_walk(world: World) -> Product:
     return _before(world, walk_session_forward(world.session, world.name, world.transform, world.panel, origins))
 
 
+def _refit(world: World) -> Product:
+    """Fit again at the moment, as a walk with refits does."""
+    panel, parts = seen(world.panel, world.until, world.config.backtest, world.config.split)
+    return Product(arrays=_tensors(fit(world.name, panel, parts, world.transform, world.config.fit)))
+
+
 SIMPLE = tuple(name for name in MODELS if name not in NETWORKS)
+ALL: tuple[Check, ...] = get_args(Check)
+STORED: tuple[Check, ...] = ("garbage", "shift")
+"""A store takes no poison, and what is published there counts for the split."""
 
 STAGES: tuple[Stage, ...] = (
-    Stage(name="split", run=_split, until="train"),
-    Stage(name="prices", run=_prices, until="train"),
-    Stage(name="transform", run=_transform, until="train"),
-    Stage(name="naive scale", run=_naive_scale, until="train"),
-    Stage(name="moves", run=_moves, until="validation", checks=("garbage", "shift", "control"), kinds=SIMPLE),
+    Stage(name="split", run=_split, until="train", checks=STORED),
+    Stage(name="prices", run=_prices, until="train", checks=STORED),
+    Stage(name="transform", run=_transform, until="train", checks=STORED),
+    Stage(name="naive scale", run=_naive_scale, until="train", checks=STORED),
+    Stage(name="regimes", run=_regimes, until="train", checks=STORED),
+    Stage(name="moves", run=_moves, until="validation", checks=ALL, kinds=SIMPLE),
     Stage(name="scales", run=_scales, until="train", kinds=NETWORKS),
-    Stage(name="features", run=_features, until="train", checks=("garbage", "shift", "control"), kinds=NETWORKS),
+    Stage(name="features", run=_features, until="train", checks=ALL, kinds=NETWORKS),
     Stage(name="targets", run=_targets, until="train", kinds=NETWORKS),
     Stage(name="lanes", run=_lanes, until="train", kinds=NETWORKS),
     Stage(name="validation", run=_validation, until="validation", kinds=NETWORKS),
-    Stage(name="fit", run=_fit, until="validation", checks=("garbage",), kinds=MODELS),
-    Stage(name="walk", run=_walk, until="test", checks=("garbage", "shift", "control"), kinds=MODELS, fitted=True),
+    Stage(name="fit", run=_fit, until="validation", checks=("garbage", "holes"), kinds=MODELS),
+    Stage(name="refit", run=_refit, until="test", checks=("garbage",), kinds=MODELS),
+    Stage(name="walk", run=_walk, until="test", checks=ALL, kinds=MODELS, fitted=True),
     Stage(name="exported walk", run=_exported_walk, until="test", kinds=MODELS, fitted=True),
 )
 """The order of the data's way."""
@@ -325,8 +352,8 @@ def audit(
     for name in names:
         if name not in MODELS:
             raise ConfigError(unknown("model", name, MODELS))
-    fit_config = replace(config.fit, training=replace(config.fit.training, epochs=epochs))
-    worlds = _Worlds(config, stored(config), fit_config)
+    training = replace(config.fit.training, epochs=epochs)
+    worlds = _Worlds(replace(config, fit=replace(config.fit, training=training)))
     findings = list(_findings(worlds, PRICES))
     for name in names:
         on_model(name)
@@ -337,11 +364,11 @@ def audit(
 class _Worlds:
     """The world as it was, and the others; those that go through a store are loaded once."""
 
-    def __init__(self, config: Config, rows: Rows, fit_config: FitConfig) -> None:
+    def __init__(self, config: Config) -> None:
+        rows, self.config = stored(config), config
         self.clean = loaded(rows, config)
         self.garbage = loaded(with_garbage(rows, self.clean.split.train_end_time), config)
         self.later = loaded(one_later(rows), config)
-        self.config = fit_config
         self.moments = {
             "train": self.clean.split.train_end_time,
             "validation": self.clean.split.validation_end_time,
@@ -360,7 +387,11 @@ class _Worlds:
 
     def spoilt(self, world: World) -> World:
         """Give its future to garbage."""
-        return replace(world, data=self.garbage, panel=spoilt(world.panel, world.until, self.config.horizon))
+        return replace(world, data=self.garbage, panel=wild(world.panel, world.until))
+
+    def holed(self, world: World) -> World:
+        """Give its future to garbage with holes and poison in it."""
+        return replace(world, panel=holed(world.panel, world.until, self.config.fit.horizon))
 
     def later_than(self, world: World) -> World:
         """Let all prices come one observation later."""
@@ -407,6 +438,8 @@ def _checked(stage: Stage, check: Check, made: Product, world: World, worlds: _W
     try:
         if check == "garbage":
             return difference(made, stage.run(worlds.spoilt(world)))
+        if check == "holes":
+            return difference(made, stage.run(worlds.holed(world)), ROUNDING)
         if check == "shift":
             return difference(made, stage.run(worlds.later_than(world)), ROUNDING)
         early = stage.run(worlds.early(world)), stage.run(worlds.early(worlds.spoilt(world)))

@@ -12,7 +12,7 @@ Comes in: settings with a price store, or a panel. Goes out: rows, loaded data, 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,9 +40,9 @@ class Rows:
     Attributes
     ----------
     prices : DataFrame
-        In `prices.SCHEMA`, one vintage of each price.
+        In `prices.SCHEMA`: each price as it is known now, with the moment at which its first vintage was known.
     covariates : DataFrame or None
-        The same series and times; None where the store has none.
+        All vintages of the same series from the first price on; None where the store has none.
     series : DataFrame
         What is known of each series, in `prices.DESCRIPTION`.
     """
@@ -57,14 +57,22 @@ def stored(config: Config) -> Rows:
     store = PriceStore(config.folder / "prices")
     held = store.series().filter(~pl.col("series_id").is_in(config.leave_out))
     held = held.sort("rows", "series_id", descending=[True, False]).head(SERIES)
-    names, known_at = held["series_id"].to_list(), config.known_at_time
-    prices = store.read(names, known_at=known_at).group_by("series_id", maintain_order=True).tail(OBSERVATIONS)
-    covariates = None
-    if store.covariates.exists():
-        both = set(names) & set(store.covariates.series()["series_id"])
-        found = store.covariates.read(sorted(both), known_at=known_at) if both else None
-        covariates = None if found is None else found.join(prices.select(KEY[:2]), on=KEY[:2], how="semi")
-    return Rows(prices=prices.select(SCHEMA.names()), covariates=covariates, series=held.select(DESCRIPTION.names()))
+    names = held["series_id"].to_list()
+    first = store.prices.vintages(names).unique(KEY[:2], keep="first", maintain_order=True)
+    known = store.read(names, known_at=config.known_at_time).drop("available_time")
+    prices = known.join(first.select(KEY), on=KEY[:2], maintain_order="left").select(SCHEMA.names())
+    prices = prices.group_by("series_id", maintain_order=True).tail(OBSERVATIONS)
+    return Rows(prices=prices, covariates=_covariates(store, prices), series=held.select(DESCRIPTION.names()))
+
+
+def _covariates(store: PriceStore, prices: pl.DataFrame) -> pl.DataFrame | None:
+    """Read the vintages of the covariates from the first price of each series on."""
+    if not store.covariates.exists():
+        return None
+    start = prices.group_by("series_id").agg(start=pl.col("time").min())
+    names = set(store.covariates.series()["series_id"]) & set(start["series_id"])
+    rows = store.covariates.vintages(sorted(names)).join(start, on="series_id", maintain_order="left")
+    return rows.filter(pl.col("time") >= pl.col("start")).drop("start")
 
 
 def loaded(rows: Rows, config: Config) -> steps.Data:
@@ -79,21 +87,24 @@ def loaded(rows: Rows, config: Config) -> steps.Data:
 
 
 def with_garbage(rows: Rows, moment: int) -> Rows:
-    """Replace every value that is published at or after a moment (microseconds, UTC) by a positive garbage number.
+    """Give everything from a moment on (microseconds, UTC) to positive garbage; which values there are stays.
 
-    Values are wild in one half of the rows, a constant in the other; which are published, and when, stays.
+    That is every price of that time or later, and every covariate that became known when none of the prices before
+    the moment were forecast from any more. Half of the values are wild, half are one constant.
     """
+    cut = pl.lit(_utc(moment))
+    late = pl.col("time") >= cut
+    served = rows.prices.filter(~late)["available_time"].max()
+    unknown = (pl.col("available_time") >= cut) & (pl.col("available_time") > served)
+    covariates = None if rows.covariates is None else _garbage(rows.covariates, unknown)
+    return replace(rows, prices=_garbage(rows.prices, late), covariates=covariates)
 
-    def spoilt(frame: pl.DataFrame) -> pl.DataFrame:
-        rng = np.random.default_rng(17)
-        late = pl.col("available_time") >= _utc(moment)
-        wild = np.where(rng.random(frame.height) < 0.5, 10 ** rng.uniform(-6, 6, frame.height), 7.0)
-        values = [c for c in frame.columns if c not in KEY]
-        garbage = pl.when(pl.col(values).is_null()).then(None).otherwise(pl.Series(wild))
-        return frame.with_columns(pl.when(late).then(garbage).otherwise(pl.col(values)).name.keep())
 
-    covariates = None if rows.covariates is None else spoilt(rows.covariates)
-    return replace(rows, prices=spoilt(rows.prices), covariates=covariates)
+def _garbage(frame: pl.DataFrame, where: pl.Expr) -> pl.DataFrame:
+    rng = np.random.default_rng(17)
+    wild = pl.Series(np.where(rng.random(frame.height) < 0.5, 10 ** rng.uniform(-6, 6, frame.height), 7.0))
+    values = pl.col([c for c in frame.columns if c not in KEY])
+    return frame.with_columns(pl.when(where & values.is_not_null()).then(wild).otherwise(values).name.keep())
 
 
 def one_later(rows: Rows) -> Rows:
@@ -108,30 +119,43 @@ def one_later(rows: Rows) -> Rows:
     return replace(rows, prices=pl.concat([hole.cast(rows.prices.schema), rows.prices]).sort(KEY))
 
 
-def spoilt(panel: Panel, moment: int, horizon: int) -> Panel:
-    """Overwrite all that a panel holds at and after a moment (microseconds, UTC): prices, mask, elapsed, covariates.
+def wild(panel: Panel, moment: int) -> Panel:
+    """Overwrite all that was published at and after a moment (microseconds, UTC), mask and times as they are.
 
-    The next `horizon` observations keep their mask and take wild prices, so that the origins just before the moment
-    have an outcome in both worlds; after them prices are wild, constant, poison (NaN, 0, -3, 1e40) or holes, and
-    prices are published where there were holes. Times stay.
+    Prices are wild or one constant, elapsed times and covariates any number: nothing that a model would hold, so that
+    the same steps are taken in both worlds and the past is equal to the bit.
     """
     rng = np.random.default_rng(18)
-    shape = panel.price.shape
-    after = (panel.time >= moment) & (np.arange(shape[1]) < panel.length[:, None])
-    near = after & (np.cumsum(after, axis=1) <= horizon)
-    wild = 10 ** rng.uniform(-6, 6, shape)
-    anything = rng.choice([np.nan, 0.0, -3.0, 1e40, 7.0], shape)
-    price = np.where(near | (rng.random(shape) < 0.5), wild, anything)
-    mask = np.where(near, panel.mask, rng.random(shape) < 0.8)
+    after, shape = _after(panel, moment), panel.price.shape
+    price = np.where(rng.random(shape) < 0.5, 10 ** rng.uniform(-6, 6, shape), 7.0)
     changed = {
-        name: np.where(_spread(after, x), rng.choice([np.nan, 1e6, -1e6, 0.5], x.shape).astype(x.dtype), x)
+        name: np.where(_spread(after, x), 10 ** rng.uniform(-3, 3, x.shape), x).astype(x.dtype)
         for name, x in over_time(panel).items()
         if x.dtype.kind == "f"
     }
-    now = np.where(after, mask, panel.mask)
-    return replace(
-        panel, **changed | {"price": np.where(now & after, price, np.where(now, panel.price, np.nan)), "mask": now}
-    )
+    return replace(panel, **changed | {"price": np.where(after & panel.mask, price, panel.price)})
+
+
+def holed(panel: Panel, moment: int, horizon: int) -> Panel:
+    """Riddle a future as in `wild` with holes and poison, and publish prices where there were holes.
+
+    The next `horizon` observations keep their mask, so that the origins just before the moment have the same outcomes
+    known. After them a fifth of the prices are holes, and of the others a third NaN, 0, -3 or 1e40.
+    """
+    rng = np.random.default_rng(19)
+    future, shape = wild(panel, moment), panel.price.shape
+    after = _after(panel, moment)
+    later = after & (np.cumsum(after, axis=1) > horizon)
+    mask = np.where(later, rng.random(shape) < 0.8, panel.mask)
+    poison = later & (rng.random(shape) < 1 / 3)
+    price = np.where(poison, rng.choice([np.nan, 0.0, -3.0, 1e40], shape), future.price)
+    price = np.where(later & mask & np.isnan(panel.price) & ~poison, 7.0, price)
+    elapsed = np.where(later & (rng.random(shape) < 0.1), np.float32("nan"), future.elapsed)
+    return replace(future, price=np.where(mask, price, np.nan), mask=mask, elapsed=elapsed)
+
+
+def _after(panel: Panel, moment: int) -> NDArray[np.bool_]:
+    return (panel.time >= moment) & (np.arange(panel.time.shape[1]) < panel.length[:, None])
 
 
 def one_early(panel: Panel) -> Panel:
@@ -156,5 +180,5 @@ def _spread(rows: NDArray[np.bool_], x: NDArray) -> NDArray[np.bool_]:
     return rows.reshape(rows.shape + (1,) * (x.ndim - 2))
 
 
-def _utc(microseconds: int) -> pl.Expr:
-    return pl.lit(datetime.fromtimestamp(0, UTC)) + pl.duration(microseconds=microseconds)
+def _utc(microseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
