@@ -1,10 +1,7 @@
-"""Figures of forecasts and of training, for a reader and for the tracked run.
+"""Figures of forecasts, of training, of states and of prices, for a reader and for the tracked run.
 
-Colours are those of Okabe and Ito, told apart by colour-blind readers; every line also has its label. Figures are
-objects of their own, without pyplot: no global state, no display, nothing to close.
-
-Comes in: `Forecasts`, losses by epoch, states over time. Goes out: matplotlib `Figure`, and image files by `save`. The
-one file that knows matplotlib, imported when a figure is made; imported by steps.
+Comes in: `Forecasts`, losses by epoch, states over time. Goes out: matplotlib `Figure`, and image files by `save`.
+Knows matplotlib, imported when a figure is made; imported by page, steps and inventory.
 """
 
 from __future__ import annotations
@@ -20,6 +17,24 @@ import numpy as np
 from models.errors import ComparisonError, unknown
 from models.observation import LEVELS, MEDIAN
 from pipeline.compare import aligned
+from pipeline.drawing import (
+    BLUE,
+    FAN,
+    GREEN,
+    GREY,
+    INK,
+    LINES,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    canvas,
+    literal,
+    moments,
+    strokes,
+    thinned,
+    time_axis,
+)
 from pipeline.forecasts import Forecasts
 from pipeline.metrics import INTERVALS, by_model, by_origin, covered, crps, pit
 
@@ -30,11 +45,6 @@ if TYPE_CHECKING:
     from models.observation import StateTensor
     from pipeline.inspection import StatePath
 
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9"
-INK, GREY = "#222222", "#8A8A8A"
-LINES = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
-FAN = {95: "#DCEAF4", 80: "#B3D1E6", 50: "#7FB2D6"}
-"""Fill of each central interval, lightest widest: told apart by lightness alone."""
 FEW = 4
 """Most numbers of a state tensor that are drawn as lines."""
 
@@ -62,10 +72,10 @@ def fan_chart(forecasts: Forecasts, last: int = 250) -> Figure:
     known = forecasts.where(forecasts.step == step)
     rows = known.where(np.arange(len(known)) >= len(known) - last)
 
-    figure, (price, change) = _canvas(2, 1, width=9.5, height=6.0, sharex=True)
+    figure, (price, change) = canvas(2, 1, width=9.5, height=6.0, sharex=True)
     _draw_fan(price, rows, np.zeros(len(rows)))
     _draw_fan(change, rows, rows.origin)
-    _time_axis(change, "target time (UTC)")
+    time_axis(change, "target time (UTC)")
     price.set(xlabel="", ylabel="price (units of the series)")
     change.set_ylabel("change since the origin\n(same units)")
     price.set_title(f"{rows.model} on {name}: {_ahead(step)}, last {len(rows)} of {len(known)}")
@@ -76,16 +86,18 @@ def fan_chart(forecasts: Forecasts, last: int = 250) -> Figure:
 def calibration(forecasts: Forecasts) -> Figure:
     """Draw how often prices fell below each quantile, and the histogram of the PIT.
 
-    Left: above zero a quantile is too high, below too low. Right: a calibrated density gives a flat histogram; a
+    Upper: above zero a quantile is too high, below too low. Lower: a calibrated density gives a flat histogram; a
     hump says too wide, a trough too narrow, a slope biased. Each band holds 95 % of calibrated forecasts, a point
     or a bar at a time, if rows are independent; those of several steps or of series that move together are not.
     """
     if len(forecasts) == 0:
         raise ComparisonError(f"a calibration figure needs rows; {forecasts.model} has none")
-    figure, (left, right) = _canvas(1, 2, width=9.5, height=4.4)
-    _draw_reliability(left, forecasts)
-    _draw_pit(right, forecasts)
-    figure.suptitle(f"{forecasts.model} on {_which(forecasts)}: calibration of {len(forecasts):,} forecasts")
+    figure, (upper, lower) = canvas(2, 1, width=4.4, height=5.6)
+    _draw_reliability(upper, forecasts)
+    _draw_pit(lower, forecasts)
+    what = f"calibration of {len(forecasts):,} forecasts"
+    figure.suptitle(f"{forecasts.model} on {_which(forecasts)}\n{what}", fontsize="large")
+    figure.set_label(f"{forecasts.model}: {what}, reliability of its quantiles and histogram of its PIT")
     return figure
 
 
@@ -112,7 +124,7 @@ def loss_curves(
     best = int(np.nanargmin(validation))
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _canvas(1, 1, width=7.0, height=4.4)
+    figure, axes = canvas(1, 1, width=7.0, height=4.4)
     ax = axes[0]
     ax.plot(epoch, train, color=ORANGE, lw=1.6, marker="s", ms=3, label="train split")
     ax.plot(epoch, validation, color=BLUE, lw=1.6, marker="o", ms=3, label="validation split")
@@ -127,11 +139,18 @@ def loss_curves(
     return figure
 
 
-def skill_over_time(forecasts: Sequence[Forecasts], reference: str) -> Figure:
+def skill_over_time(
+    forecasts: Sequence[Forecasts], reference: str, refits: Mapping[str, Sequence[int]] | None = None
+) -> Figure:
     """Draw how much CRPS each model has saved against `reference` since the first origin.
 
     A line that rises steadily is skill; one that rises in a single jump is an episode. Values at an origin time are
-    means over its series and steps.
+    means over its series and steps. Below, where there are any, the moments from which a new fit served.
+
+    Parameters
+    ----------
+    refits : dict of lists of int, optional
+        By model, microseconds since 1970, UTC.
 
     Raises
     ------
@@ -139,27 +158,25 @@ def skill_over_time(forecasts: Sequence[Forecasts], reference: str) -> Figure:
         The reference is not among the forecasts, there is no other model, or their rows differ.
     """
     models = by_model(forecasts)
+    style = strokes(models)
     if reference not in models:
         raise ComparisonError(unknown("reference", reference, models))
     base = models.pop(reference)
     if not models or len(base) == 0:
         raise ComparisonError(f"skill over time needs rows of {reference} and of at least one other model")
+    moved = {name: np.array(when) for name, when in (refits or {}).items() if name in models and len(when)}
 
-    figure, axes = _canvas(1, 1, width=9.5, height=4.6)
-    ax = axes[0]
-    ax.axhline(0, color=INK, lw=1.0)
-    times, base_crps = by_origin(base, crps(base))
-    for i, f in enumerate(models.values()):
-        aligned(f, base)
-        ours = by_origin(f, crps(f))[1]
-        label = f"{f.model} ({1 - np.mean(ours) / np.mean(base_crps):+.2%})"
-        style = ("-", "--")[i // len(LINES) % 2]
-        ax.plot(_moment(times), np.cumsum(base_crps - ours), color=LINES[i % len(LINES)], ls=style, lw=1.4, label=label)
-    ax.margins(x=0.01)
-    _time_axis(ax, "origin time (UTC)")
-    ax.set_ylabel("CRPS saved since the start\n(sum, transformed scale)")
-    ax.set_title(f"CRPS saved against {reference} on {_which(base)}: up is better")
-    figure.legend(loc="outside right upper", fontsize="small", title="model (mean skill)")
+    heights = (4.0, 0.4 + 0.16 * len(moved)) if moved else (4.0,)
+    figure, axes = canvas(len(heights), 1, width=7.5, height=1.2 + sum(heights), sharex=True, heights=heights)
+    _draw_saved(axes[0], models, base, style)
+    axes[0].set_title(f"CRPS saved against {reference} on {_which(base)}: up is better")
+    if moved:
+        _draw_refits(axes[1], moved, style)
+    time_axis(axes[-1], "origin time (UTC)")
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small", frameon=False
+    )
+    figure.set_label(f"Sum over time of the CRPS that each model saved against {reference}; a line a model")
     return figure
 
 
@@ -182,8 +199,8 @@ def hidden_state(path: StatePath, last: int = 500) -> Figure:
     drawn = [s for s in others if np.ptp(path.tensors[s.name][since:], axis=0).any()]
     rows = [math.prod(s.shape) for s in drawn]
     heights = [3.0, *(1.3 if n <= FEW else min(1.6 + 0.03 * n, 3.6) for n in rows)]
-    figure, axes = _canvas(len(heights), 1, width=9.5, height=0.6 + sum(heights), sharex=True, heights=heights)
-    moment = _moment(path.time[since:])
+    figure, axes = canvas(len(heights), 1, width=9.5, height=0.6 + sum(heights), sharex=True, heights=heights)
+    moment = moments(path.time[since:])
     axes[0].plot(moment, path.price[since:], color=INK, lw=1.0)
     axes[0].set_ylabel("price\n(units of the series)")
     axes[0].set_title(f"{path.model} on {path.series}: prices, and the state that they leave behind")
@@ -193,7 +210,7 @@ def hidden_state(path: StatePath, last: int = 500) -> Figure:
         ax.set_title(f"{tensor.name}: {tensor.meaning}", loc="left", fontsize="medium")
     axes[0].margins(x=0.01)
     still = ", ".join(s.name for s in others if s not in drawn)
-    _time_axis(axes[-1], f"time (UTC){f'; unchanged in it: {still}' if still else ''}")
+    time_axis(axes[-1], f"time (UTC){f'; unchanged in it: {still}' if still else ''}")
     return figure
 
 
@@ -210,8 +227,8 @@ def price_history(name: str, time: np.ndarray, price: np.ndarray, marks: Mapping
     marks : dict of bool [T]
         By name of the fault: the rows where it was found.
     """
-    figure, (level, moves) = _canvas(2, 1, width=9.5, height=5.6, sharex=True, heights=(3, 2))
-    moment, log = _moment(time), bool((price[np.isfinite(price)] > 0).all())
+    figure, (level, moves) = canvas(2, 1, width=9.5, height=5.6, sharex=True, heights=(3, 2))
+    moment, log = moments(time), bool((price[np.isfinite(price)] > 0).all())
     known = np.isfinite(price)
     change = np.full(len(price), np.nan)
     scale = np.log(price[known]) if log else price[known]
@@ -229,7 +246,7 @@ def price_history(name: str, time: np.ndarray, price: np.ndarray, marks: Mapping
     moves.set_ylabel("log return" if log else "difference\n(units of the series)")
     if marks:
         level.legend(frameon=False, fontsize="small")
-    _time_axis(moves, "time (UTC)")
+    time_axis(moves, "time (UTC)")
     return figure
 
 
@@ -237,7 +254,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure in the format of the suffix of `path` (png, svg, pdf), make its folder; give the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    literal(figure).savefig(path, dpi=130)
     return path
 
 
@@ -246,7 +263,7 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 def _draw_fan(ax: Axes, rows: Forecasts, zero: np.ndarray) -> None:
     """Draw intervals, median and actuals less `zero` [n]; actuals outside the widest interval are crosses."""
-    time, quantile, actual = _moment(rows.target_time), rows.quantile - zero[:, None], rows.actual - zero
+    time, quantile, actual = moments(rows.target_time), rows.quantile - zero[:, None], rows.actual - zero
     for percent, colour in FAN.items():
         lower, upper = INTERVALS[percent]
         label = f"{percent} % (holds {100 * np.mean(covered(rows, percent)):.0f} %)"
@@ -258,6 +275,28 @@ def _draw_fan(ax: Axes, rows: Forecasts, zero: np.ndarray) -> None:
     ax.margins(x=0.01)
 
 
+def _draw_saved(ax: Axes, models: Mapping[str, Forecasts], base: Forecasts, style: Mapping[str, dict]) -> None:
+    ax.axhline(0, color=INK, lw=1.0)
+    times, base_crps = by_origin(base, crps(base))
+    shown = thinned(len(times))
+    for name, f in models.items():
+        aligned(f, base)
+        ours = by_origin(f, crps(f))[1]
+        saved, label = np.cumsum(base_crps - ours), f"{name} ({1 - np.mean(ours) / np.mean(base_crps):+.2%})"
+        ax.plot(moments(times)[shown], saved[shown], lw=1.4, ms=4, markevery=0.15, label=label, **style[name])
+    ax.margins(x=0.01)
+    ax.set_ylabel("CRPS saved since the start\n(sum, transformed scale)")
+
+
+def _draw_refits(ax: Axes, refits: Mapping[str, np.ndarray], style: Mapping[str, dict]) -> None:
+    """Draw a row of ticks a model, one a refit."""
+    for row, (name, when) in enumerate(refits.items()):
+        ax.plot(moments(when), np.full(len(when), row), ls="", marker="|", ms=8, color=style[name]["color"])
+    ax.set_yticks(range(len(refits)), list(refits), fontsize="small")
+    ax.set_ylim(len(refits) - 0.4, -0.6)
+    ax.set_ylabel("refits")
+
+
 def _draw_reliability(ax: Axes, forecasts: Forecasts) -> None:
     level, place = np.array(LEVELS), np.arange(len(LEVELS))
     is_below = forecasts.actual[:, None] <= forecasts.quantile
@@ -266,7 +305,7 @@ def _draw_reliability(ax: Axes, forecasts: Forecasts) -> None:
     ax.axhline(0, color=GREY, lw=1.0, ls="--")
     ax.fill_between(place, -100 * band, 100 * band, color=FAN[80], lw=0, label="95 % of calibrated")
     ax.plot(place, 100 * (below - level), color=BLUE, lw=1.4, marker="o", ms=4, label="observed")
-    ax.set_xticks(place, [f"{100 * tau:g}" for tau in LEVELS])
+    ax.set_xticks(place, [f"{100 * tau:g}" for tau in LEVELS], fontsize="small")
     ax.set_xlabel("quantile level (%)")
     ax.set_ylabel("share of prices below, less the level\n(percentage points)")
     ax.set_title("price quantiles")
@@ -332,40 +371,6 @@ def _together(value: np.ndarray) -> np.ndarray:
     spread = centred.std(axis=0)
     first, *others = np.linalg.svd(centred / np.where(spread > 0, spread, 1), full_matrices=False)[2]
     return np.argsort(np.arctan2(others[0], first), kind="stable")
-
-
-def _canvas(
-    rows: int,
-    columns: int,
-    *,
-    width: float,
-    height: float,
-    sharex: bool = False,
-    heights: Sequence[float] | None = None,
-) -> tuple[Figure, list[Axes]]:
-    """Make an empty figure of `width` x `height` inches with its panels, the rows of equal or given heights."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(figure.subplots(rows, columns, sharex=sharex, squeeze=False, height_ratios=heights).ravel())
-    for ax in axes:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="#E6E6E6", lw=0.6)
-        ax.set_axisbelow(True)
-    return figure, axes
-
-
-def _time_axis(ax: Axes, label: str) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator()
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    ax.set_xlabel(label)
-
-
-def _moment(microseconds: np.ndarray) -> np.ndarray:
-    return microseconds.astype("datetime64[us]")
 
 
 def _ahead(step: int) -> str:
