@@ -120,8 +120,8 @@ def backtest(
     chosen = settled(config, settings, folder)
     with Screen(console(as_json)) as screen:
         screen.begins(f"walking {model} forward")
-        forecasts = steps.backtest(chosen, model)
-    file = chosen.folder / "forecasts" / f"{model}.parquet"
+        forecasts = steps.backtest(chosen, model, screen.refitted)
+    file = chosen.folder / "forecasts" / model
     told = {"model": model, "forecasts": len(forecasts), "file": file}
     answer(as_json, told, lambda: typer.echo(f"{len(forecasts):,} forecasts: {file}"))
 

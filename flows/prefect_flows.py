@@ -43,6 +43,10 @@ class Logged:
         losses = (record.epoch, record.train_loss, record.validation_loss)
         get_run_logger().info("epoch %d: train loss %.4f, validation loss %.4f", *losses)
 
+    def refitted(self, done: int) -> None:
+        """Log how many refits of a walk are done."""
+        get_run_logger().info("%d refits done", done)
+
 
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:
     """Tell whether a failed task is worth another try."""
@@ -94,7 +98,7 @@ def train(model: str, config: Config = Config()) -> None:  # noqa: B008
 @flow(name="statecast-backtest", persist_result=False)
 def backtest(model: str, config: Config = Config()) -> None:  # noqa: B008
     """Walk a fitted model forward over the test split."""
-    as_task(steps.backtest, COMPUTE)(config, model)
+    as_task(steps.backtest, COMPUTE)(config, model, Logged().refitted)
 
 
 @flow(name="statecast-compare", persist_result=False)

@@ -51,6 +51,10 @@ class Watch(Protocol):
         """Note that a network has trained for another epoch."""
         ...
 
+    def refitted(self, done: int) -> None:
+        """Note how many refits of a walk are done."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retrained:
@@ -84,4 +88,4 @@ def _fit_and_walk(config: Config, name: str, watch: Watch, wrap: Wrap) -> None:
     watch.begins(f"fitting {name}", epochs)
     wrap(steps.train, COMPUTE)(config, name, watch.epoch)
     watch.begins(f"walking {name} forward")
-    wrap(steps.backtest, COMPUTE)(config, name)
+    wrap(steps.backtest, COMPUTE)(config, name, watch.refitted)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from flows.retrain import Retrained
     from pipeline.audit import Audit
-    from pipeline.compare import Comparison, Row
+    from pipeline.compare import Comparison, Row, Verdict
     from pipeline.downstream import Outdated
     from pipeline.inspection import Inspection
     from pipeline.replay import Replayed
@@ -77,6 +77,12 @@ class Screen:
         self._note = f"epoch {record.epoch}: validation loss {record.validation_loss:.4f}"
         if self._task is not None:
             self._progress.update(self._task, completed=record.epoch, note=self._note)
+
+    def refitted(self, done: int) -> None:
+        """Show how many refits of a walk are done."""
+        self._note = f"{done} refits"
+        if self._task is not None:
+            self._progress.update(self._task, note=self._note)
 
     def _done(self) -> None:
         if self._task is None:
@@ -185,7 +191,7 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
     table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     first = [f"CRPS vs {references[0]}", "p"] if references else []
     numbers = ["rMAE", *first, "80 %"]
-    for name in ["model", *numbers, *references, "price", "calls", *(["best"] if best else [])]:
+    for name in ["model", *numbers, *references, "skill", *(["best"] if best else [])]:
         table.add_column(escape(name), justify="right" if name in numbers else "left", no_wrap=True)
     shown = _shown(rows)
     for before, row in zip([None, *shown], shown, strict=False):
@@ -225,9 +231,17 @@ def _cells(row: Row, references: Sequence[str]) -> list[str]:
         *(_p(test) for test in tests[:1]),
         f"{row.scores['coverage_80']:.1%}".rstrip("%"),
         *(WORDS[test.verdict] if test else "" for test in tests),
-        "" if verdict.price is None else "skill" if verdict.price.verdict == "better" else "none",
-        "" if verdict.direction is None else "skill" if verdict.direction.skill else "none",
+        _skill(verdict),
     ]
+
+
+def _skill(verdict: Verdict) -> str:
+    """Name what a model has skill on: price, calls, both or none; nothing where neither was tested."""
+    price = verdict.price is not None and verdict.price.verdict == "better"
+    calls = verdict.direction is not None and verdict.direction.skill
+    if verdict.price is None and verdict.direction is None:
+        return ""
+    return "both" if price and calls else "price" if price else "calls" if calls else "none"
 
 
 def _effect(test: Comparison | None) -> str:
@@ -263,8 +277,8 @@ def _legend(references: Sequence[str], best: Mapping[str, float] | None) -> str:
     lines = (
         "In brackets the number of series. rMAE: mean absolute error over that of the last value. "
         f"{first}80 %: prices inside the 80 % interval, in percent. "
-        "price: skill if the absolute error is significantly below that of the last value. "
-        "calls: skill if the called direction and the real one are related."
+        "skill: on the price, if the absolute error is significantly below that of the last value; on calls, if the "
+        "called direction and the real one are related; on both or none."
     )
     member = " best: p-value of belonging to the set of the best models; from alpha on it does." if best else ""
     return escape(lines + member)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from models.errors import ConfigError, unknown
 from models.transforms import TransformKind
+from pipeline.backtest import BacktestConfig
 from pipeline.clock import moment
 from pipeline.compare import CompareConfig
 from pipeline.fitting import MODELS, FitConfig
@@ -53,6 +54,8 @@ class Config:
         Train, validation and test.
     fit : FitConfig
         Horizon, and settings of each kind of model.
+    backtest : BacktestConfig
+        The walk forward over the test split, and the refits on its way.
     compare : CompareConfig
         Level of the tests and the references.
     tracking : TrackingConfig
@@ -72,6 +75,7 @@ class Config:
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()
     fit: FitConfig = FitConfig()
+    backtest: BacktestConfig = BacktestConfig()
     compare: CompareConfig = CompareConfig()
     tracking: TrackingConfig = TrackingConfig()
     stream: StreamConfig = StreamConfig()

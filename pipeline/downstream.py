@@ -86,14 +86,17 @@ def _seen(series: Iterable[str], first: dict[str, datetime], cutoff: datetime) -
 
 def _forecasts(folder: Path, revised: pl.DataFrame) -> Iterator[Outdated]:
     """Count forecasts whose outcome is at or after the first revised price of their series."""
-    for path in sorted((folder / "forecasts").glob("*.parquet")):
+    for path in sorted((folder / "forecasts").glob("*/walk.json")):
         first = _first(revised, path)
         changed = pl.LazyFrame({"series": list(first), "changed": list(first.values())}, schema=_CHANGED)
-        rows = pl.scan_parquet(path).select("series", "target_time").join(changed, on="series")
+        rows = pl.scan_parquet(path.parent / "fold=*" / "*.parquet").select(_TOLD).join(changed, on="series")
         count = rows.filter(pl.col("target_time") >= pl.col("changed")).select(pl.len()).collect().item()
         if count:
             why = f"{count:,} forecasts reach the first revised price of their series"
-            yield Outdated(what=f"forecasts of {path.stem}", why=why, command=f"statecast backtest {path.stem}")
+            yield Outdated(
+                what=f"forecasts of {path.parent.name}", why=why, command=f"statecast backtest {path.parent.name}"
+            )
 
 
+_TOLD = (pl.col("series").cast(pl.String), "target_time")
 _CHANGED = {"series": pl.String, "changed": UTC_TIME}

@@ -2,7 +2,7 @@
 
     ingest    the files named in the settings          -> price store
     train     price store                              -> models/<name>.safetensors
-    backtest  price store, model                       -> forecasts/<name>.parquet
+    backtest  price store, model                       -> forecasts/<name>/, folds/<name>/
     compare   forecasts of all models                  -> comparison.json, figures/
     record    all of these                             -> MLflow
     promote   comparison, models                       -> ONNX files, registry, champions folder
@@ -32,9 +32,9 @@ from models.errors import ConfigError, DataError, IntegrityError, PolicyError, u
 from models.forecaster import Forecaster
 from models.observation import LEVELS
 from models.transforms import Transform, fit_transform
-from pipeline import archive, champions, figures, metrics, settings
+from pipeline import archive, champions, figures, folds, metrics, settings
 from pipeline.atomic import replacing
-from pipeline.backtest import walk_forward, walk_session_forward
+from pipeline.backtest import Fold, seen, walk_session_forward
 from pipeline.compare import Decision, Row, champion, comparison_table
 from pipeline.config import Config
 from pipeline.covariates import with_covariates
@@ -155,6 +155,25 @@ def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = l
     """
     data = load(config)
     progress = config.folder / "progress" / f"{name}-{_fit_key(config, data)}.safetensors"
+    forecaster, about = _fit(config, data, name, data.split, data.transform, progress, on_epoch)
+    folds.forget(config.folder, name)
+    checkpoint.save(forecaster, _model_path(config, name), about)
+    for path in progress.parent.glob(f"{name}-*"):
+        path.unlink()
+    return about["seconds"]
+
+
+def _fit(
+    config: Config,
+    data: Data,
+    name: str,
+    parts: Split,
+    transform: Transform,
+    progress: Path,
+    on_epoch: Callable[[EpochRecord], None] = lambda _: None,
+    start: Forecaster | None = None,
+) -> tuple[Forecaster, dict[str, Any]]:
+    """Fit one model, with its progress kept, and say all that is to be known of the fit."""
     curve = progress.with_suffix(".json")
     records = _read_json(curve, "train") if progress.exists() and curve.exists() else []
 
@@ -164,22 +183,17 @@ def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = l
         on_epoch(record)
 
     started = time.perf_counter()
-    forecaster = fit(name, data.panel, data.split, data.transform, config.fit, checkpoint=progress, on_epoch=note)
-    seconds = time.perf_counter() - started
-    about = {
+    how = {"checkpoint": progress, "on_epoch": note, "start": start}
+    forecaster = fit(name, data.panel, parts, transform, config.fit, **how)
+    return forecaster, {
         "series": data.panel.names,
         "data_sha256": data.sha256,
-        "split": asdict(data.split),
-        "seconds": seconds,
+        "split": asdict(parts),
+        "seconds": time.perf_counter() - started,
         "commit": commit(),
         "config": settings.to_dict(config.fit),
         "records": records,
     }
-    _forecast_path(config, name).unlink(missing_ok=True)
-    checkpoint.save(forecaster, _model_path(config, name), about)
-    for path in progress.parent.glob(f"{name}-*"):
-        path.unlink()
-    return seconds
 
 
 def _fit_key(config: Config, data: Data) -> str:
@@ -192,18 +206,26 @@ def _model_path(config: Config, name: str) -> Path:
     return config.folder / "models" / f"{name}.safetensors"
 
 
-def _forecast_path(config: Config, name: str) -> Path:
-    return config.folder / "forecasts" / f"{name}.parquet"
+def _serving_path(config: Config, name: str) -> Path:
+    """Give the file of the fit that serves at the end of a model's walk; without a whole walk, the trained one."""
+    serving = folds.account(config.folder, name).get("serving")
+    return config.folder / serving if serving else _model_path(config, name)
 
 
 def load_model(config: Config, name: str) -> tuple[Forecaster, dict[str, Any]]:
-    """Read a trained model.
+    """Read a trained model, as refitted last where it was walked forward with refits.
 
     Raises
     ------
     ConfigError
         There is no model of that name, or it was not trained; those that were are listed.
     """
+    _trained(config, name)
+    return checkpoint.load(_serving_path(config, name))
+
+
+def _trained(config: Config, name: str) -> Path:
+    """Give the file of a trained model, which must be there."""
     if name not in MODELS:
         raise ConfigError(unknown("model", name, MODELS))
     path = _model_path(config, name)
@@ -212,28 +234,64 @@ def load_model(config: Config, name: str) -> tuple[Forecaster, dict[str, Any]]:
         raise ConfigError(
             f"{path}: {name} is not trained; there are: {trained or 'none'}. Run `statecast train {name}`"
         )
-    return checkpoint.load(path)
+    return path
 
 
-def backtest(config: Config, name: str) -> Forecasts:
-    """Walk a trained model over the test split that its fit has not seen, and keep the forecasts.
+def backtest(config: Config, name: str, on_fold: Callable[[int], None] = lambda _: None) -> Forecasts:
+    """Walk a trained model over the test split that its fit has not seen, refit on the way, and keep the forecasts.
+
+    Every fold is kept when it is done, with its fit: a walk that was killed goes on from there to the same table. With
+    other prices, settings or another model it begins anew. `on_fold` is told the number of refits done.
 
     Raises
     ------
     DataError
         The series in the store are not those of the fit.
     """
-    forecaster, about = load_model(config, name)
+    trained = _trained(config, name)
+    forecaster, about = checkpoint.load(trained)
     data = load(config)
     if tuple(about["series"]) != data.panel.names:
         raise DataError(
             f"backtest of {name}: fitted on {list(about['series'])}, but the store holds {list(data.panel.names)}. "
             f"Run `statecast train {name}` again"
         )
-    origins = Split(**about["split"]).origins(data.panel, "test")
-    forecasts = walk_forward(forecaster, data.panel, origins)
-    archive.save(forecasts, _forecast_path(config, name))
-    return forecasts
+    key = _walk_key(config, data, trained)
+
+    def refit(fold: Fold, before: Forecaster, path: Path) -> None:
+        _refit(config, data, name, fold, before, path, key)
+
+    folds.KeptWalk(
+        folder=config.folder,
+        name=name,
+        panel=data.panel,
+        origins=Split(**about["split"]).origins(data.panel, "test"),
+        first=forecaster,
+        trained=trained,
+        seconds=about["seconds"],
+        refit=refit,
+        on_fold=on_fold,
+    ).run(key, config.backtest)
+    return archive.load(folds.rows_of(config.folder, name))
+
+
+def _walk_key(config: Config, data: Data, trained: Path) -> str:
+    """Name what a walk depends on: with any of it changed, it begins anew."""
+    depends = [settings.digest(part) for part in (config.backtest, config.split, config.fit)]
+    return hashlib.sha256(" ".join([*depends, data.sha256, _sha256(trained)]).encode()).hexdigest()
+
+
+def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster, path: Path, key: str) -> None:
+    """Fit one model again for a fold of its walk, on the scale of the fit before, and save it."""
+    assert fold.cut_time is not None
+    panel, parts = seen(data.panel, fold.cut_time, config.backtest, config.split)
+    progress = config.folder / "progress" / f"{name}-fold-{fold.number:04}-{key[:16]}.safetensors"
+    start = before if config.backtest.start == "warm" else None
+    data = replace(data, panel=panel)
+    forecaster, about = _fit(config, data, name, parts, before.transform, progress, start=start)
+    checkpoint.save(forecaster, path, about | {"why": fold.why})
+    for left in (progress, progress.with_suffix(".json")):
+        left.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,7 +323,7 @@ def compare(config: Config) -> Compared:
             "rows": [asdict(r) for r in rows],
             "decision": asdict(decision),
             "data_sha256": data.sha256,
-            "models": {name: _sha256(_model_path(config, name)) for name in config.models},
+            "models": {name: _sha256(_serving_path(config, name)) for name in config.models},
         },
     )
     return Compared(rows=rows, decision=decision, figures=drawn)
@@ -273,7 +331,9 @@ def compare(config: Config) -> Compared:
 
 def _forecasts(config: Config, data: Data, name: str) -> Forecasts:
     """Read the forecasts of a model, which must reach to the last price."""
-    forecasts = archive.load(_forecast_path(config, name))
+    forecasts = archive.load(folds.rows_of(config.folder, name))
+    if folds.account(config.folder, name).get("serving") is None:
+        raise DataError(f"compare: {name} was not walked to the end. Run `statecast backtest {name}` again")
     reach, last = int(forecasts.target_time.max()), int(data.panel.time[data.panel.mask].max())
     if reach != last:
         raise DataError(
@@ -379,7 +439,7 @@ def _record_model(config: Config, child: Any, name: str, comparison: dict[str, A
     if not about["records"]:
         tables = {k.removeprefix("core."): v.tolist() for k, v in forecaster.state_dict().items()}
         child.json({"rows": ["pooled", *about["series"]], "parameters": tables}, "parameters.json")
-    child.file(_model_path(config, name), "model")
+    child.file(_serving_path(config, name), "model")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -445,10 +505,10 @@ def _check_judged(config: Config, name: str, judged: dict[str, str]) -> None:
     """Refuse a model that is not the one that was compared."""
     if name not in judged:
         raise ConfigError(f"promote: {unknown('compared model', name, judged)}. Run `statecast compare` with it first")
-    if _sha256(_model_path(config, name)) != judged[name]:
+    if _sha256(_serving_path(config, name)) != judged[name]:
         raise IntegrityError(
-            f"promote: {name} was trained again after the comparison. Run `statecast backtest {name}` and `statecast "
-            "compare` first"
+            f"promote: {name} was trained again or refitted after the comparison. Run `statecast backtest {name}` and "
+            "`statecast compare` first"
         )
 
 

@@ -149,6 +149,14 @@ class Training:
     checkpoint : Path, optional
         File that holds the fit after every epoch; where it exists already, the fit goes on from it to the same
         weights as if it had never stopped.
+    start : Forecaster, optional
+        Network of the same shape at whose weights these begin; its constants stay as well, such as the unit of the
+        running scale. The optimiser begins anew.
+
+    Raises
+    ------
+    ConfigError
+        `start` is a network of another shape.
     """
 
     def __init__(
@@ -162,6 +170,7 @@ class Training:
         config: TrainingConfig,
         horizon: int = 1,
         checkpoint: Path | None = None,
+        start: Forecaster | None = None,
     ) -> None:
         self.config, self.checkpoint = config, checkpoint
         self.device = resolve_device(config.device)
@@ -172,8 +181,10 @@ class Training:
             core = Recurrent(network, unit=unit, horizon=horizon, **covariates)
         train_rows = panel.mask & (panel.time < split.train_end_time)
         for part, held in (("past", panel.past), ("future", panel.future)):
-            if held is not None:
+            if held.size:
                 core.fit_covariates(part, torch.from_numpy(held[train_rows]).flatten(0, -2))
+        if start is not None:
+            _begin_at(start, core)
         self.core = core.to(self.device)
         self.forecaster = Forecaster(name, transform, core).to(self.device)
         with cpu_threads(config.threads):
@@ -358,6 +369,18 @@ class Training:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
         self.epoch, self.since_best = int(progress["epoch"]), int(progress["since_best"])
         self.best_loss = float(progress["best_loss"])
+
+
+def _begin_at(start: Forecaster, core: Recurrent) -> None:
+    """Take the weights and constants of a network that was fitted before."""
+    before = getattr(start.core, "core", start.core)  # inside its calibration, where it has one
+    try:
+        core.load_state_dict(before.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"warm start: expected a network of the shape {core.config}, got the weights of {start.name}: {error}. Set "
+            "backtest.start to 'scratch'"
+        ) from error
 
 
 def detached(hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -109,6 +109,10 @@ class Watched:
         """Keep an epoch."""
         self.told.append(("epoch", record))
 
+    def refitted(self, done: int) -> None:
+        """Keep how many refits are done."""
+        self.told.append(("refitted", done))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:

@@ -29,7 +29,7 @@ def test_a_replay_forecasts_every_price_and_scores_the_last_days(
     """Each published price has a forecast; coverage is that of the backtest where both score the same days."""
     replayed = replay(champion, workspace.folder / "prices", tmp_path / "out.jsonl", days=100)
     assert (replayed.stream.forecasts, replayed.stream.rejected, replayed.copies) == (2099, {}, 1)
-    backtest = archive.load(workspace.folder / "forecasts" / f"{workspace.result.promoted.model}.parquet")
+    backtest = archive.load(workspace.folder / "forecasts" / workspace.result.promoted.model)
     last = backtest.origin_time >= backtest.target_time.max() - 100 * 86_400_000_000
     covered = (backtest.quantile[:, 1] <= backtest.actual) & (backtest.actual <= backtest.quantile[:, -2])
     assert replayed.scored == last.sum() == 300

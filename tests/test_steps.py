@@ -64,7 +64,7 @@ def test_a_retrain_leaves_every_file(workspace: Workspace) -> None:
     folder, models = workspace.folder, workspace.config.models
     champion = workspace.result.promoted
     expected = ["ingest.json", "comparison.json", "runs.json", "mlflow.db", "prices/prices/manifest.json"]
-    expected += [f"models/{name}.safetensors" for name in models] + [f"forecasts/{name}.parquet" for name in models]
+    expected += [f"models/{name}.safetensors" for name in models] + [f"forecasts/{name}/walk.json" for name in models]
     expected += ["figures/skill.png", "champions/champion.json", f"champions/{champion.file.name}"]
     assert [name for name in expected if not (folder / name).is_file()] == []
     assert [path.is_file() for path in workspace.result.compared.figures] == [True] * 5
@@ -130,7 +130,7 @@ def test_the_champions_file_is_the_registered_one(workspace: Workspace) -> None:
 def test_a_stream_forecasts_what_the_backtest_did(workspace: Workspace, role: str) -> None:
     """Training = backtest = stream: ticks from the first price on, the hole left out, give the same quantiles."""
     name = getattr(workspace.result.compared.decision, role)
-    expected = archive.load(workspace.folder / "forecasts" / f"{name}.parquet")
+    expected = archive.load(workspace.folder / "forecasts" / name)
     session = Session.load(workspace.folder / "exports" / f"{name}.onnx")
     lines = ["series,time,price", *(",".join(row) for row in sorted(simulated_rows(), key=lambda row: row[1]))]
     out = io.BytesIO()
@@ -243,7 +243,7 @@ def test_only_what_was_judged_is_promoted(copied: Any) -> None:
 def test_forecasts_go_with_their_model(copied: Any) -> None:
     """A model fitted anew cannot be compared by the forecasts of the one before it."""
     steps.train(copied, "ar")
-    with pytest.raises(DataError, match=r"ar\.parquet.*Run `statecast backtest` first"):
+    with pytest.raises(DataError, match=r"forecasts/ar: .*Run `statecast backtest` first"):
         steps.compare(copied)
 
 
@@ -279,7 +279,7 @@ def test_a_champion_is_judged_fairly_on_another_scale(copied: Any) -> None:
 @pytest.mark.parametrize("transform", [LogReturn(), AsinhDifference(torch.full((4,), 90.0), torch.full((4,), 20.0))])
 def test_a_density_restated_keeps_its_median_and_quartile_range(workspace: Workspace, transform: Any) -> None:
     """On any scale the restated density has the median of the price quantiles, and their quartile range."""
-    forecasts = archive.load(workspace.folder / "forecasts" / "gru.parquet")
+    forecasts = archive.load(workspace.folder / "forecasts" / "gru")
     restated = steps.on_scale(forecasts, transform)
     rows, origin = torch.tensor(forecasts.series) + 1, torch.tensor(forecasts.origin)[:, None]
     low, median, high = (
@@ -324,7 +324,7 @@ def test_a_series_that_came_after_the_fit_is_refused(copied: Any, tmp_path: Path
     [
         ("prices/prices/manifest.json", lambda c: steps.train(c, "ar"), "Ingest prices into it first"),
         ("models/ar.safetensors", lambda c: steps.backtest(c, "ar"), "ar is not trained.*`statecast train ar`"),
-        ("forecasts/ar.parquet", steps.compare, "Run `statecast backtest` first"),
+        ("forecasts/ar/fold=0000/part-00000.parquet", steps.compare, "Run `statecast backtest` first"),
         ("comparison.json", steps.record, "`statecast compare` leaves"),
         ("comparison.json", steps.promote, "`statecast compare` leaves"),
         ("runs.json", steps.promote, "`statecast compare` leaves"),
