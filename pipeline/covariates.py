@@ -114,9 +114,9 @@ def with_covariates(
     covered = replace(
         panel,
         past_names=past,
-        past=_past(panel, moment, [histories[name] for name in past]) if past else None,
+        past=_past(panel, moment, [histories[name] for name in past]),
         future_names=ahead,
-        future=_future(panel, moment, times, horizon, [histories[name] for name in ahead]) if ahead else None,
+        future=_future(panel, moment, times, horizon, [histories[name] for name in ahead]),
     )
     return covered, digest(rows, wanted)
 

@@ -95,6 +95,8 @@ def ungated(forecaster: Forecaster) -> Session:
         data_sha256="0" * 64,
         commit="none",
         config={},
+        past=tuple(f"past{k}" for k in range(forecaster.past)),
+        future=tuple(f"future{k}" for k in range(forecaster.future)),
     )
     proto, metadata = _described(forecaster, nowhere)
     return Session(annotate(proto, KEY, metadata.to_json()))
@@ -215,7 +217,7 @@ def _dress(f: Forecaster, price: Tensor, rows: Tensor) -> Observation:
     """Put random covariates, of the size of those of its fit, beside prices."""
     lead = price.shape[:-1]
     rng = torch.Generator().manual_seed(21)
-    fitted = dict(f.core.named_buffers())
+    fitted = {name.rpartition(".")[2]: x for name, x in f.named_buffers()}
 
     def drawn(name: str, *shape: int) -> Tensor:
         standard = torch.randn((*lead, *shape), generator=rng)

@@ -37,37 +37,32 @@ def observations(
     DataError
         The panel does not have one of the covariates, or not so far ahead.
     """
-    if future and panel.future is not None and panel.future.shape[2] < horizon:
+    beside = {
+        "past": _chosen("past", panel.past, panel.past_names, past),
+        "future": _chosen("ahead", panel.future, panel.future_names, future)[:, :, :horizon],
+    }
+    if future and panel.future.shape[2] < horizon:
         raise DataError(
             f"expected covariates for {horizon} steps ahead, got a panel with {panel.future.shape[2]}. Set "
             f"fit.horizon to {horizon} or more"
         )
-    beside = {
-        "past": _chosen("past", panel.past, panel.past_names, past),
-        "future": _chosen("ahead", panel.future, panel.future_names, future),
-    }
-    given = {k: torch.from_numpy(x) for k, x in beside.items() if x is not None}
-    if "future" in given:
-        given["future"] = given["future"][:, :, :horizon]
     return observe(
         torch.from_numpy(panel.price)[..., None],
         mask=torch.from_numpy(panel.mask)[..., None],
         series=torch.arange(1, len(panel.names) + 1),
         elapsed=torch.from_numpy(panel.elapsed),
         horizon=horizon,
-        **given,
+        **{k: torch.from_numpy(x) for k, x in beside.items() if x.size},
     )
 
 
 def _chosen(
-    setting: str, held: NDArray[np.float32] | None, names: tuple[str, ...], wanted: tuple[str, ...]
-) -> NDArray[np.float32] | None:
+    setting: str, held: NDArray[np.float32], names: tuple[str, ...], wanted: tuple[str, ...]
+) -> NDArray[np.float32]:
     """Take the covariates of these names, without a copy where all are wanted in their order."""
     for name in wanted:
         if name not in names:
             raise DataError(f"{unknown('covariate', name, names)}. The settings name them: {setting}")
-    if held is None or not wanted:
-        return None
     return held if wanted == names else held[..., [names.index(name) for name in wanted]]
 
 

@@ -179,10 +179,7 @@ class Training:
             unit = typical_move(panel, transform, split.train_end_time)
             covariates = {"past": len(panel.past_names), "future": len(panel.future_names)}
             core = Recurrent(network, unit=unit, horizon=horizon, **covariates)
-        train_rows = panel.mask & (panel.time < split.train_end_time)
-        for part, held in (("past", panel.past), ("future", panel.future)):
-            if held.size:
-                core.fit_covariates(part, torch.from_numpy(held[train_rows]).flatten(0, -2))
+        _fit_covariates(core, panel, split.train_end_time)
         if start is not None:
             _begin_at(start, core)
         self.core = core.to(self.device)
@@ -369,6 +366,15 @@ class Training:
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
         self.epoch, self.since_best = int(progress["epoch"]), int(progress["since_best"])
         self.best_loss = float(progress["best_loss"])
+
+
+def _fit_covariates(core: Recurrent, panel: Panel, until: int) -> None:
+    """Fit the constants of the covariates on what stood beside the prices published before a moment."""
+    rows = panel.mask & (panel.time < until)
+    if panel.past_names:
+        core.fit_covariates("past", torch.from_numpy(panel.past[rows]))
+    if panel.future_names:
+        core.fit_covariates("future", torch.from_numpy(panel.future[rows]).flatten(0, 1))
 
 
 def _begin_at(start: Forecaster, core: Recurrent) -> None:

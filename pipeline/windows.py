@@ -9,7 +9,7 @@ Legend: N series, T time (index of an observation within its series), B lanes, L
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -43,9 +43,9 @@ class Panel:
         Observations, holes included: row n is padding from `length[n]` on.
     past_names, future_names : tuple of str
         Names of the covariates, P and K of them.
-    past : float32 [N, T, P], or None where P is 0
+    past : float32 [N, T, P], or empty where P is 0
         Covariates of the price's own time, as known when the price was. In padding they mean nothing.
-    future : float32 [N, T, S, K], or None where K is 0
+    future : float32 [N, T, S, K], or empty where K is 0
         Covariates of the targets: [n, t, s] is of the (s + 1)-th observation after t, as known when price t was; it
         may be a view without memory of its own. In padding they mean nothing.
     """
@@ -58,9 +58,9 @@ class Panel:
     bar: NDArray[np.int64]
     length: NDArray[np.int64]
     past_names: tuple[str, ...] = ()
-    past: NDArray[np.float32] | None = None
+    past: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
     future_names: tuple[str, ...] = ()
-    future: NDArray[np.float32] | None = None
+    future: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
 
     @property
     def grid(self) -> str:
@@ -103,9 +103,9 @@ class Panel:
             bar=self.bar,
             length=length,
             past_names=self.past_names,
-            past=None if self.past is None else self.past[shape],
+            past=self.past[shape],
             future_names=self.future_names,
-            future=None if self.future is None else self.future[shape],
+            future=self.future[shape],
         )
 
     def require(self, published: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -62,10 +61,16 @@ def panel_of(store: PriceStore) -> Panel:
     return panel(rows["series_id"].to_numpy(), rows["time"].to_physical().to_numpy(), rows["price"].to_numpy())
 
 
-def covered(store: PriceStore, *, horizon: int = 1, until: int = FOREVER, **names: Any) -> Panel:
+def covered(
+    store: PriceStore,
+    *,
+    past: tuple[str, ...] = (),
+    ahead: tuple[str, ...] = (),
+    horizon: int = 1,
+    until: int = FOREVER,
+) -> Panel:
     """Put covariates beside the panel of a store."""
-    given = {"past": (), "ahead": (), **names}
-    return with_covariates(panel_of(store), store, horizon=horizon, until=until, **given)[0]
+    return with_covariates(panel_of(store), store, past=past, ahead=ahead, horizon=horizon, until=until)[0]
 
 
 def published(series: str, count: int) -> list[Vintage]:
@@ -181,12 +186,14 @@ def test_what_is_known_in_time_takes_no_memory_a_step(tmp_path: Path) -> None:
     np.testing.assert_array_equal(o.future.numpy(), got.future)
 
 
-@pytest.mark.parametrize("setting", ["past", "ahead"])
-def test_an_unknown_covariate_is_refused_with_those_that_there_are(tmp_path: Path, setting: str) -> None:
+@pytest.mark.parametrize("names", [{"past": ("laod",)}, {"ahead": ("load", "laod")}], ids=["past", "ahead"])
+def test_an_unknown_covariate_is_refused_with_those_that_there_are(
+    tmp_path: Path, names: dict[str, tuple[str, ...]]
+) -> None:
     """A name that is no column is answered with the nearest one and with all."""
     store = store_of(tmp_path, published("a", 6), load=revised("a", 8), wind=published("a", 6))
-    with pytest.raises(ConfigError, match="unknown covariate 'laod': did you mean 'load'.* Known: load, wind"):
-        covered(store, **{setting: ("laod",)})
+    with pytest.raises(ConfigError, match=r"unknown covariate 'laod': did you mean 'load'.* Known: load, wind"):
+        covered(store, past=names.get("past", ()), ahead=names.get("ahead", ()))
 
 
 def test_a_store_without_covariates_says_how_they_come_in(tmp_path: Path) -> None:
@@ -242,7 +249,7 @@ def trained(prices: Panel, parts: Split, *, epochs: int = 4, horizon: int = 1) -
 
 def plain(prices: Panel) -> Panel:
     """Take the covariates away."""
-    return replace(prices, past_names=(), past=None, future_names=(), future=None)
+    return replace(prices, past_names=(), past=prices.past[..., :0], future_names=(), future=prices.future[..., :0])
 
 
 @pytest.mark.parametrize("known", ["past", "ahead"])
@@ -251,15 +258,15 @@ def test_a_network_that_sees_what_drives_the_price_beats_one_that_does_not(known
     prices, parts = driven(known=known)
     origins = parts.origins(prices, "test")
     errors = {}
-    for name, given in (("with", prices), ("without", plain(prices))):
-        f = walk_forward(trained(given, parts, epochs=25), given, origins)
+    for name, seen in (("with", prices), ("without", plain(prices))):
+        f = walk_forward(trained(seen, parts, epochs=25), seen, origins)
         errors[name] = np.abs(np.log(f.actual / f.quantile[:, f.quantile.shape[1] // 2])).mean()
     assert errors["with"] < 0.7 * errors["without"]
     assert errors["with"] > 0.55 * errors["without"]
 
 
 def test_constants_are_of_the_train_split_and_raw_values_go_in() -> None:
-    """Center and unit are mean and deviation of the train rows; a covariate in another unit gives the same forecasts."""
+    """Center and unit are mean and deviation of the train rows; another unit gives the same forecasts."""
     prices, parts = driven()
     other = replace(prices, future=prices.future / 1000 - 7)
     one, two = (trained(p, parts, epochs=1) for p in (prices, other))
@@ -340,7 +347,7 @@ def test_covariates_are_given_by_name_in_the_order_asked_for() -> None:
 
 
 def test_an_exported_network_reads_its_covariates_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through the parity gate and a checkpoint, the file on raw covariates repeats the model; its metadata name them."""
+    """Through the parity gate and a checkpoint, the file on raw covariates repeats the model, and names them."""
     monkeypatch.setattr(exporting, "STEPS", 100)
     monkeypatch.setattr(exporting, "LOOK_AT", (1, 2, 100))
     prices, parts = driven(horizon=2)
@@ -377,5 +384,5 @@ def test_electricity_as_published_comes_with_its_forecasts(tmp_path: Path) -> No
     np.testing.assert_array_equal(data.panel.future[0, :, 0, 0], expected)
     np.testing.assert_array_equal(data.panel.past[0, :, 1], load)
     assert data.panel.past_names == ("exog_2", "exog_1")
-    assert without.panel.future is None
+    assert without.panel.future.size == 0
     assert len({data.sha256, without.sha256, steps.load(replace(config, past=())).sha256}) == 3
