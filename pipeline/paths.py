@@ -51,7 +51,7 @@ def energy_score(actual: Vector, sample: Vector) -> Vector:
 
 
 def variogram_score(actual: Vector, sample: Vector, power: float = 0.5) -> Vector:
-    """Take Σ_{s,r} (|y_s - y_r|^p - E|X_s - X_r|^p)² (Scheuerer & Hamill 2015, equation 4), [n], all weights one.
+    """Take Σ_{s,r} (|y_s - y_r|^p - E|X_s - X_r|^p)² (Scheuerer & Hamill 2015), [n], all weights one.
 
     It sees how steps depend on one another, and does not see a bias common to all steps: read it beside
     `energy_score`. Every pair of steps is there twice, as in the source.

@@ -19,6 +19,9 @@ import numpy as np
 from pipeline.density import Vector, mean_distance
 from pipeline.forecasts import Forecasts
 
+EQUAL = 1e-9
+"""Moves that differ from their mean size by no more than this share of it are of one size."""
+
 
 def expected_square(forecasts: Forecasts) -> Vector:
     """Give the mean of the squared move, [n], on the squared transformed scale: scale² df/(df - 2) + loc².
@@ -48,14 +51,13 @@ def r2(forecasts: Forecasts) -> float:
     with the intercept and the slope held at 0 and 1: a biased forecast is not mended, and may fall below zero. Absolute
     moves, not squared ones, since the R² of squares of heavy-tailed moves is that of a few days.
 
-    NaN without density, where df ≤ 1, and where the moves of a series are all of one size.
+    NaN without density, where df ≤ 1, where a series never moves, and where all moves are of the size of their mean.
     """
     size = np.abs(forecasts.outcome)
     cell = forecasts.series.astype(np.int64) * (int(forecasts.step.max()) + 1) + forecasts.step
     _, row, count = np.unique(cell, return_inverse=True, return_counts=True)
     mean = np.bincount(row, weights=size) / count
-    spread = np.bincount(row, weights=(size - mean[row]) ** 2)
-    if not (spread > 0).all():
-        return float("nan")
-    error = (size - mean_distance(forecasts, 0.0)) / mean[row]
-    return float(1 - np.sum(error**2) / np.sum(spread / mean**2))
+    unit = np.where(mean > 0, mean, np.nan)[row]
+    error = (size - mean_distance(forecasts, 0.0)) / unit
+    spread = size / unit - 1
+    return float(1 - np.sum(error**2) / np.sum(spread**2)) if np.max(np.abs(spread)) > EQUAL else float("nan")

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -149,6 +150,93 @@ def test_coverage_of_the_true_distribution_is_nominal(rng):
         assert result[f"coverage_{percent}"] == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / n))
     widths = [result[f"width_{percent}"] for percent in sorted(metrics.INTERVALS)]
     assert widths == sorted(widths)
+
+
+def test_the_interval_score_is_the_pinball_loss_of_both_ends(rng):
+    """Gneiting & Raftery's interval score is 2/α times the summed pinball losses of the two quantiles."""
+    f = forecast_returns("m", 0.02 * rng.normal(size=(1, 200)), scale=0.01)
+    for percent in metrics.INTERVALS:
+        alpha = 1 - percent / 100
+        ends = f.quantile[:, list(metrics.INTERVALS[percent])]
+        loss = metrics.pinball(f.actual, ends, [alpha / 2, 1 - alpha / 2]).sum(axis=1)
+        np.testing.assert_allclose(metrics.interval_score(f, percent), 2 / alpha * loss, rtol=1e-9)
+        assert 0 < np.nanmean(metrics.covered(f, percent)) < 1
+
+
+def test_the_interval_score_is_least_for_the_true_interval(rng):
+    """Wider and narrower intervals than the true one cost more in the mean."""
+    returns = 0.01 * rng.normal(size=(1, 40_000))
+    best, *others = (forecast_returns("m", returns, scale=0.01 * factor) for factor in (1.0, 0.8, 1.25))
+    for other in others:
+        extra = (metrics.interval_score(other, 80) - metrics.interval_score(best, 80)) / best.origin
+        assert extra.mean() > 3 * extra.std() / np.sqrt(extra.size)
+
+
+def test_smape_is_its_formula_and_not_symmetric(rng):
+    """It equals 2|e| / (actual + median); of two medians equally far off the high one costs less."""
+    f = forecast_returns("m", 0.02 * rng.normal(size=(1, 50)), loc=0.01, scale=0.01)
+    median = f.quantile[:, LEVELS.index(0.5)]
+    expected = [2 * abs(a - m) / (abs(a) + abs(m)) for a, m in zip(f.actual, median, strict=True)]
+    np.testing.assert_allclose(metrics.smape(f), expected, rtol=1e-12)
+    low, high = (replace(f, quantile=np.outer(f.actual * factor, np.ones(len(LEVELS)))) for factor in (0.9, 1.1))
+    assert (metrics.smape(high) < metrics.smape(low)).all()
+
+
+@pytest.mark.parametrize(("actual", "median"), [(0.0, 0.0), (-3.0, 2.0), (3.0, -2.0), (-3.0, -2.0), (0.0, 1.0)])
+def test_prices_that_cross_zero_have_no_smape(actual, median):
+    """Where the actual or the median is not positive a percentage means nothing: NaN, without a warning."""
+    f = one_row(0.1, 0.0, 1.0, np.inf)
+    f = replace(f, actual=np.array([actual]), quantile=np.full((1, len(LEVELS)), median))
+    assert np.isnan(metrics.smape(f)[0])
+
+
+def test_the_crps_of_a_sample_equals_plain_loops(rng):
+    """It is the mean distance to the outcome less half that of all pairs of different draws, ties included."""
+    outcome, sample = rng.normal(size=4), rng.integers(-3, 4, (4, 7)) / 2
+    for n in range(4):
+        pairs = [abs(sample[n, i] - sample[n, j]) for i in range(7) for j in range(7) if i != j]
+        expected = np.mean(np.abs(sample[n] - outcome[n])) - np.mean(pairs) / 2
+        assert metrics.sample_crps(outcome, sample)[n] == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    with pytest.raises(ComparisonError, match="at least two draws"):
+        metrics.sample_crps(outcome, sample[:, :1])
+
+
+@pytest.mark.parametrize("df", [4.0, np.inf])
+def test_three_forms_of_the_crps_agree(df, rng):
+    """Closed form, quantiles and draws of one distribution give one CRPS; the draws do so from three on."""
+    law = stats.norm(0.001, 0.01) if np.isinf(df) else stats.t(df, 0.001, 0.01)
+    outcome = law.rvs(20_000, random_state=rng)
+    closed = forecast_returns("m", outcome[None], loc=0.001, scale=0.01, df=df)
+    exact = metrics.crps(closed)
+    bare = metrics.crps(replace(closed, df=np.full(len(closed), np.nan)))
+    assert bare.mean() == pytest.approx(exact.mean(), rel=3e-3)
+    for count in (3, 50):
+        drawn = metrics.sample_crps(outcome, law.rvs((len(outcome), count), random_state=rng)) - exact
+        assert drawn.mean() == pytest.approx(0, abs=4 * drawn.std() / np.sqrt(len(drawn)))
+
+
+def test_coverage_tests_pass_the_truth_and_fail_a_wrong_width(rng):
+    """P-values of misses by interval are those of each series, the worst of them by Holm; a wrong scale fails."""
+    returns = 0.01 * rng.normal(size=(3, 1500))
+    unit = {f"S{i}": 1.0 for i in range(3)}
+    true = metrics.scores(forecast_returns("m", returns, scale=0.01), unit)
+    wide = metrics.scores(forecast_returns("m", returns, scale=0.013), unit)
+    for percent in metrics.JUDGED:
+        assert min(true[f"kupiec_{percent}"], true[f"christoffersen_{percent}"]) > 0.01
+        assert max(wide[f"kupiec_{percent}"], wide[f"christoffersen_{percent}"]) < 1e-4
+    table = metrics.score_table([forecast_returns("m", returns, scale=0.01)], unit)["m"]
+    smallest = min(table[name]["kupiec_80"] for name in unit)
+    assert table["pooled"]["kupiec_80"] == pytest.approx(min(1.0, 3 * smallest))
+
+
+def test_names_of_scores_are_metric_keys(rng):
+    """Every name is a word of letters, digits and underscores, and the promised ones are there."""
+    result = metrics.scores(forecast_returns("m", 0.01 * rng.normal(size=(1, 50)), loc=1e-3, scale=0.01), {"S0": 1.0})
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in result)
+    promised = "smape interval_score_80 interval_score_95 kupiec_80 christoffersen_95 hit_rate hit_low hit_high"
+    promised += " brier_up log_loss_up auc_up qlike r2_volatility fz0_1 fz0_5 var_1_kupiec var_5_christoffersen"
+    assert set(promised.split()) < set(result)
+    assert np.isfinite(list(result.values())).all()
 
 
 def test_pit_uniformity_accepts_the_truth_and_finds_a_wrong_scale(rng):
