@@ -59,7 +59,7 @@ class ConformalConfig:
     """
 
     track: Track = "first"
-    memory: int = 500
+    memory: int = 1000
 
     def __post_init__(self) -> None:
         if not 20 <= self.memory <= 100_000:

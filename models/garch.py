@@ -28,6 +28,8 @@ from models.operations import namespace, per_price
 COLUMNS = ("mu", "omega", "alpha", "gamma", "beta", "nu")
 SHORTEST = 250
 LONGEST_PERSISTENCE = 0.9999
+ROUNDING = 1e-3
+"""By how much the optimiser may overstep the bound of an integrated variance."""
 STARTS = ((0.0, 0.02, 0.05, 0.04, 0.92, 6.0), (0.0, 0.01, 0.03, 0.02, 0.95, 3.5))
 """Starting values besides arch's own, for moves of unit variance: a series that stood still for a while leads the
 optimiser from a single start into a poor optimum, and a weak opponent would flatter everybody else."""
@@ -119,8 +121,9 @@ def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:
     Raises
     ------
     FitError
-        A series is shorter than 250 moves, does not vary, or the optimiser finds nothing that can be used from any
-        start. The most likely of the fits that converged is taken; of the others only one that is stationary.
+        A series is shorter than 250 moves, does not vary, or the optimiser finds nothing proper from any start. The
+        most likely fit is taken, whether the optimiser was content or not: on prices of few ticks it complains at the
+        best optimum, and calls one converged that is far worse.
     """
     rows = np.array([_fit_one(r, row) for row, r in enumerate(moves, 1)])
     return Garch(torch.from_numpy(np.vstack([np.median(rows, axis=0), rows])), horizon)
@@ -138,16 +141,16 @@ def _fit_one(r: NDArray[np.float64], row: int) -> list[float]:
     unit = float(np.std(r))
     model = arch_model(r / unit, mean="Constant", vol="GARCH", p=1, o=1, q=1, dist="t", rescale=False)
     results = [model.fit(disp="off", show_warning=False, starting_values=s) for s in (None, *map(np.array, STARTS))]
-    usable = [x for x in results if x.convergence_flag == 0] or [x for x in results if _is_stationary(x.params)]
+    usable = [x for x in results if _is_proper(x.params)]
     if not usable:
         flags = [x.convergence_flag for x in results]
-        raise FitError(f"GARCH: series row {row}: the optimiser stopped with flags {flags}. Leave it out", row=row)
+        raise FitError(f"GARCH: series row {row}: no proper fit, the optimiser stopped with {flags}", row=row)
     best = max(usable, key=lambda x: x.loglikelihood)
     mu, omega, alpha, gamma, beta, nu = (float(x) for x in best.params)
     return [mu * unit, omega * unit**2, alpha, gamma, beta, nu]
 
 
-def _is_stationary(params: ArrayLike) -> bool:
-    """Tell whether a fit whose optimiser complained still has a finite long-run variance and proper tails."""
+def _is_proper(params: ArrayLike) -> bool:
+    """Tell whether the variance does not explode and the tails are proper; it may be integrated, as RiskMetrics' is."""
     _, _, alpha, gamma, beta, nu = np.asarray(params)
-    return bool(alpha + gamma / 2 + beta < LONGEST_PERSISTENCE and nu > LEAST_DF)
+    return bool(alpha + gamma / 2 + beta < 1 + ROUNDING and nu > LEAST_DF)
