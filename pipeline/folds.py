@@ -33,7 +33,7 @@ from pipeline.atomic import replacing
 from pipeline.backtest import BacktestConfig, Block, Fold, walk
 from pipeline.forecasts import Forecasts
 from pipeline.passes import FOREVER, in_torch, served, stretches
-from pipeline.refit import Policy, policy
+from pipeline.refit import policy
 from pipeline.windows import Panel
 
 Refit = Callable[[Fold, Forecaster, Path], None]
@@ -94,7 +94,7 @@ class KeptWalk:
     on_fold: Callable[[int], None] = lambda _: None
     refits: list[dict[str, Any]] = field(default_factory=list, init=False)
 
-    def run(self, key: str, config: BacktestConfig, decide: Policy | None = None) -> None:
+    def run(self, key: str, config: BacktestConfig) -> None:
         """Go to the end of the walk, from where it stopped; with another key, from its beginning.
 
         Parameters
@@ -102,8 +102,6 @@ class KeptWalk:
         key : str
             Names all that the walk depends on.
         config : BacktestConfig
-        decide : Policy, optional
-            In the place of the one of the settings.
         """
         if account(self.folder, self.name).get("key") != key:
             forget(self.folder, self.name)
@@ -114,7 +112,7 @@ class KeptWalk:
             self.panel,
             self.origins,
             self._serve,
-            policy=decide or policy(config.refit),
+            policy=policy(config.refit),
             gap=config.gap,
             window=config.refit.window,
         )

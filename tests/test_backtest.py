@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,22 +15,25 @@ from panels import DAY, clustered_moves, garbage_from, market, panel_of
 from test_contract import recurrent
 
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
-from models.errors import DataError
+from models.errors import ConfigError, DataError
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
-from models.observation import MEDIAN, Observation, at, between
+from models.observation import MEDIAN, Forecast, Observation, State, at, between
 from models.recurrent import RecurrentConfig
 from models.transforms import AsinhDifference, LogReturn, Transform
 from pipeline import export as exporting
 from pipeline import passes
-from pipeline.backtest import walk_forward, walk_session_forward
+from pipeline.backtest import BacktestConfig, Block, Fold, joined, seen, walk, walk_forward, walk_session_forward
 from pipeline.export import Provenance, export
+from pipeline.fitting import FitConfig, fit
 from pipeline.forecasts import Forecasts
 from pipeline.moves import moves, observations
+from pipeline.passes import in_torch, served
+from pipeline.refit import Policy, RefitConfig, Signals, policy
 from pipeline.session import Session
 from pipeline.training import Training, TrainingConfig, fit_recurrent
-from pipeline.windows import Panel, Split
+from pipeline.windows import Panel, Split, SplitConfig
 
 HORIZON = 3
 PANEL, SPLIT = market(330, 260, 290)
@@ -269,3 +274,200 @@ def test_what_there_is_to_know_is_known() -> None:
         follows[name] = np.corrcoef(rows.scale + 1e-9 * rng.normal(size=len(rows)), np.abs(rows.outcome))[0, 1]
     assert follows["garch"] > 0.3
     assert abs(follows["last_value"]) < 0.15
+
+
+# ------------------------------------------------------------------------------------------------------- with refits
+
+TINY = FitConfig(
+    horizon=HORIZON,
+    network=RecurrentConfig(hidden=3, layers=1),
+    training=TrainingConfig(epochs=1, lanes=6, device="cpu"),
+)
+FIRST, LAST = PANEL.time[TEST].min(), PANEL.time[TEST].max()
+MOMENTS = np.unique(PANEL.time[PANEL.mask & (PANEL.time >= FIRST) & (PANEL.time <= LAST)])
+
+
+def refitted(name: str, panel: Panel, config: BacktestConfig, decide: Policy | None = None) -> list[Block]:
+    """Walk over the test span, a new fit wherever the policy asks for one; the first is of the panel's split."""
+    first = fit(name, panel, SPLIT, LogReturn(), TINY)
+
+    def serve(fold: Fold) -> Iterator[tuple[int, Forecasts]]:
+        forecaster = first
+        if fold.cut_time is not None:
+            shown, parts = seen(panel, fold.cut_time, config, SplitConfig())
+            forecaster = fit(name, shown, parts, LogReturn(), TINY)
+        return served(in_torch(forecaster, panel), panel, TEST, fold.start_time)
+
+    how = {"policy": decide or policy(config.refit), "gap": config.gap, "window": config.refit.window}
+    return list(walk(panel, TEST, serve, **how))
+
+
+def table(blocks: list[Block]) -> Forecasts:
+    """Join blocks to rows sorted as walk_forward sorts them."""
+    rows = joined([b.rows for b in blocks])
+    order = np.lexsort((rows.step, rows.origin_time, rows.series))
+    return replace(rows, **{k: v[order] for k, v in vars(rows).items() if isinstance(v, np.ndarray)})
+
+
+def folds(blocks: list[Block]) -> list[Fold]:
+    """Give the folds of a walk in order."""
+    return [b.fold for b in blocks if b.last]
+
+
+EVERY = RefitConfig(when="every", every=15)
+POLICIES = {
+    "never": RefitConfig(),
+    "every": EVERY,
+    "schedule": RefitConfig(when="schedule", cron="0 0 */11 * *"),
+    "drift": RefitConfig(when="drift", window=40, least=8, coverage=0.01, distance=0.05),
+}
+
+
+@pytest.mark.parametrize(("name", "when"), [("ar", k) for k in POLICIES] + [("gru", "every"), ("gru", "drift")])
+def test_garbage_in_the_future_leaves_forecasts_and_refits_bit_for_bit(name: str, when: str) -> None:
+    """Overwritten from a moment on, the prices before it give the same rows and the same refits by every policy."""
+    config = BacktestConfig(refit=POLICIES[when])
+    moment = int(MOMENTS[48])
+    clean, dirty = (refitted(name, panel, config) for panel in (PANEL, garbage_from(PANEL, moment)))
+    cuts = [[f for f in folds(blocks) if (f.cut_time or 0) < moment] for blocks in (clean, dirty)]
+    assert cuts[0] == cuts[1]
+    assert len(cuts[0]) == 1 if when == "never" else len(cuts[0]) > 2
+    rows, still = table(clean), table(dirty)
+    assert bits(rows, rows.target_time < moment) == bits(still, still.target_time < moment)
+    made, still_made = ({k: getattr(f, k)[f.origin_time < moment] for k in MADE} for f in (rows, still))
+    beside = {tuple(key): k for k, key in enumerate(zip(*(still_made[k] for k in KEYS), strict=True))}
+    both = [(k, beside[key]) for k, key in enumerate(zip(*(made[k] for k in KEYS), strict=True)) if key in beside]
+    assert len(both) > 200
+    for k in MADE:
+        assert made[k][[a for a, _ in both]].tobytes() == still_made[k][[b for _, b in both]].tobytes(), k
+
+
+MADE = (*KEYS, "origin", "quantile", "loc", "scale", "df")
+"""What a row holds before its outcome is known."""
+
+
+@pytest.mark.parametrize("name", ["ar", "lstm"])
+def test_a_fold_is_its_fit_carried_from_the_true_start(name: str) -> None:
+    """Each fold's rows are those that its fit gives in one walk over everything, on a rolling history as well."""
+    config = BacktestConfig(refit=EVERY, history="150d")
+    blocks = refitted(name, PANEL, config)
+    assert len(folds(blocks)) == 6
+    for fold in folds(blocks)[1:]:
+        assert fold.cut_time is not None
+        shown, parts = seen(PANEL, fold.cut_time, config, SplitConfig())
+        whole = walk_forward(fit(name, shown, parts, LogReturn(), TINY), PANEL, TEST)
+        rows = table([b for b in blocks if b.fold == fold])
+        until = min((f.start_time for f in folds(blocks) if f.number > fold.number), default=2**62)
+        same(rows, whole.where((whole.origin_time >= fold.start_time) & (whole.origin_time < until)), 1e-4)
+
+
+def test_the_folds_share_the_origins_among_them() -> None:
+    """Every origin is served once, by the fold of its own moment, also where its target lies after the next refit."""
+    blocks = refitted("ar", PANEL, BacktestConfig(refit=EVERY))
+    rows, alone = table(blocks), walk_forward(fit("ar", PANEL, SPLIT, LogReturn(), TINY), PANEL, TEST)
+    for k in (*KEYS, "origin", "actual", "outcome"):
+        np.testing.assert_array_equal(getattr(rows, k), getattr(alone, k))
+    starts = [f.start_time for f in folds(blocks)]
+    for block in blocks:
+        number = np.searchsorted(starts, block.rows.origin_time, "right") - 1
+        assert (number == block.fold.number).all()
+    assert (table([b for b in blocks if b.fold.number == 0]).target_time >= starts[1]).any()
+
+
+def test_a_refit_serves_after_its_gap() -> None:
+    """Asked every 10 origin times, each fit begins to serve 3 origin times after its cut, the fit before until then."""
+    blocks = refitted("last_value", PANEL, BacktestConfig(gap=3, refit=RefitConfig(when="every", every=10)))
+    cuts = [f.cut_time for f in folds(blocks)]
+    starts = [f.start_time for f in folds(blocks)]
+    assert cuts == [None, *MOMENTS[10:-3:10]]
+    assert starts == [MOMENTS[0], *MOMENTS[13::10][: len(cuts) - 1]]
+
+
+def test_refits_follow_each_other_within_a_gap() -> None:
+    """With a refit at every other moment and a longer gap, several fits wait, and serve in their order."""
+    blocks = refitted("last_value", PANEL, BacktestConfig(gap=5, refit=RefitConfig(when="every", every=2)))
+    assert [f.cut_time for f in folds(blocks)[1:]] == list(MOMENTS[2:-5:2])
+    assert [f.start_time for f in folds(blocks)[1:]] == list(MOMENTS[7::2])
+    rows = table(blocks)
+    assert len(rows) == len(walk_forward(fit("last_value", PANEL, SPLIT, LogReturn(), TINY), PANEL, TEST))
+
+
+@pytest.mark.parametrize("embargo", [0, 4])
+def test_a_refit_sees_what_lies_before_its_cut(embargo: int) -> None:
+    """The fit ends strictly before the cut, less the embargo, and validates on the share of the settings."""
+    cut = int(MOMENTS[30])
+    panel, parts = seen(PANEL, cut, BacktestConfig(embargo=embargo), SplitConfig(validation=0.2, test=0.5))
+    times = np.unique(PANEL.time[PANEL.mask])
+    assert panel is PANEL
+    assert parts.validation_end_time == times[list(times).index(cut) - embargo]
+    known = PANEL.time[PANEL.mask & (PANEL.time < parts.validation_end_time)]
+    assert (known >= parts.train_end_time).mean() == pytest.approx(0.4, abs=3 / len(known))
+
+
+def test_a_rolling_history_is_all_that_a_fit_sees() -> None:
+    """Wild prices from before the history change neither the weights nor the scale of a refit; one inside does."""
+    config, cut = BacktestConfig(history="120d"), int(MOMENTS[40])
+    old = PANEL.time < cut - 120 * DAY
+    worlds = [PANEL, *(replace(PANEL, price=np.where(x, PANEL.price**1.5, PANEL.price)) for x in (old, ~old))]
+    fits = []
+    for panel in worlds:
+        shown, parts = seen(panel, cut, config, SplitConfig())
+        fits.append([fit(name, shown, parts, LogReturn(), TINY).state_dict() for name in ("ar", "gru")])
+    for clean, wild, inside in zip(*fits, strict=True):
+        assert all(clean[k].numpy().tobytes() == wild[k].numpy().tobytes() for k in clean)
+        assert any(not torch.equal(clean[k], inside[k]) for k in clean)
+    with pytest.raises(DataError, match=r"refit at 1970-.*got 1\. Make backtest\.history longer"):
+        seen(PANEL, DAY, config, SplitConfig())
+
+
+def test_a_policy_knows_what_is_known_at_its_moment_and_no_more() -> None:
+    """Asked at every moment once and in order, it sees the latest rows whose target is not later, those that served."""
+    asked: list[tuple[int, Forecasts]] = []
+
+    def every_other_ten(signals: Signals) -> bool:
+        asked.append((signals.time, signals.latest()))
+        return signals.since >= 10
+
+    rows = table(refitted("ar", PANEL, BacktestConfig(refit=RefitConfig(window=25)), every_other_ten))
+    assert [time for time, _ in asked] == list(MOMENTS)
+    order = np.lexsort((rows.step, rows.series, rows.origin_time, rows.target_time))
+    for time, latest in asked:
+        known = [k for k in order if rows.target_time[k] <= time]
+        assert len(latest) == (25 if len(known) >= 25 else 0)
+        np.testing.assert_array_equal(
+            np.sort(latest.target_time), np.sort(rows.target_time[known[-25:]])[: len(latest)]
+        )
+        kept = {q.tobytes() for q in rows.quantile[known]}
+        assert {q.tobytes() for q in latest.quantile} <= kept
+
+
+def test_a_walk_is_one_pass_and_its_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each observation is carried exactly once, and a block holds no more rows than its stretch has origins."""
+    monkeypatch.setattr(passes, "CHUNK", 20)
+    runner, carried = in_torch(forecaster("ar"), PANEL), []
+
+    def counted(o: Observation, state: State) -> tuple[Forecast, State]:
+        carried.append(o.mask.sum().item())
+        assert o.price.shape[1] <= 20
+        return runner.forward(o, state)
+
+    counting = replace(runner, forward=counted)
+    blocks = list(walk(PANEL, TEST, lambda fold: served(counting, PANEL, TEST, fold.start_time)))
+    assert sum(carried) == PANEL.mask.sum()
+    assert len(blocks) > 3
+    assert max(len(b.rows) for b in blocks) <= 20 * len(PANEL.names) * HORIZON
+    same(table(blocks), walk_forward(forecaster("ar"), PANEL, TEST), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"history": "2 years"}, "history: expected a number and w, d, h, m or s, such as '730d', got '2 years'"),
+        ({"gap": -1}, "gap: expected 0 or more, got -1"),
+        ({"embargo": -2}, "embargo: expected 0 or more, got -2"),
+    ],
+)
+def test_a_setting_of_the_backtest_out_of_range_is_told(setting: dict[str, Any], says: str) -> None:
+    """The message has what was expected and what came."""
+    with pytest.raises(ConfigError, match=says):
+        BacktestConfig(**setting)
