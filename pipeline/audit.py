@@ -42,7 +42,7 @@ from models.transforms import Transform
 from pipeline import steps
 from pipeline.backtest import seen, walk_forward, walk_session_forward
 from pipeline.config import Config
-from pipeline.export import Provenance, exported
+from pipeline.export import ungated
 from pipeline.fitting import MODELS, NETWORKS, fit
 from pipeline.forecasts import Forecasts
 from pipeline.moves import moves
@@ -98,8 +98,8 @@ class World:
     config : Config
     until : int
         The moment from which on the future may differ, microseconds since 1970, UTC.
-    forecaster, session
-        Fitted and exported in the world as it was; None where the fit is under test.
+    was : World or None
+        The world as it was, for a stage that is given its forecaster; None where the forecaster is fitted here.
     """
 
     data: steps.Data
@@ -109,8 +109,7 @@ class World:
     name: str
     config: Config
     until: int
-    forecaster: Forecaster | None = None
-    session: Session | None = None
+    was: World | None = None
 
     @cached_property
     def training(self) -> Training:
@@ -120,9 +119,17 @@ class World:
         shape = {"network": network, "config": config.training, "horizon": config.horizon}
         return Training(self.name, self.panel, self.split, self.transform, **shape)
 
-    def fitted(self) -> Forecaster:
-        """Give the forecaster, fitted on these prices where none is given."""
-        return self.forecaster or fit(self.name, self.panel, self.split, self.transform, self.config.fit)
+    @cached_property
+    def forecaster(self) -> Forecaster:
+        """The forecaster: that of the world as it was, or fitted here."""
+        if self.was:
+            return self.was.forecaster
+        return fit(self.name, self.panel, self.split, self.transform, self.config.fit)
+
+    @cached_property
+    def session(self) -> Session:
+        """The forecaster's step as a file, opened; the parity gate belongs to an export, not to an audit."""
+        return self.was.session if self.was else ungated(self.forecaster)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,17 +254,18 @@ def _validation(world: World) -> Product:
 
 
 def _fit(world: World) -> Product:
-    return Product(arrays=_tensors(world.fitted()))
+    return Product(arrays=_tensors(world.forecaster))
 
 
 def _walk(world: World) -> Product:
-    return _before(world, walk_forward(world.fitted(), world.panel, world.split.origins(world.panel, "test")))
+    return _before(world, walk_forward(world.forecaster, world.panel, world.split.origins(world.panel, "test")))
 
 
 def _exported_walk(world: World) -> Product:
-    assert world.session is not None
-    origins = world.split.origins(world.panel, "test")
-    return _before(world, walk_session_forward(world.session, world.name, world.transform, world.panel, origins))
+    # the file's own names, so that each series runs on its row; a network has one row for all and names none
+    panel = replace(world.panel, names=world.session.metadata.series or world.panel.names)
+    origins = world.split.origins(panel, "test")
+    return _before(world, walk_session_forward(world.session, world.name, world.transform, panel, origins))
 
 
 def _refit(world: World) -> Product:
@@ -316,7 +324,7 @@ def _before(world: World, forecasts: Forecasts) -> Product:
     known = f.target_time < world.until
     arrays = {k: v for k, v in vars(f).items() if isinstance(v, np.ndarray)}
     arrays |= {k: np.where(known, arrays[k], 0.0) for k in ("actual", "outcome")}
-    return Product(arrays=arrays, series=np.array(f.names)[f.series], time=f.origin_time)
+    return Product(arrays=arrays, series=np.array(world.panel.names)[f.series], time=f.origin_time)
 
 
 # ------------------------------------------------------------------------------------------------------- the checks
@@ -327,6 +335,7 @@ def audit(
     names: tuple[str, ...],
     *,
     epochs: int = EPOCHS,
+    stages: tuple[Stage, ...] = STAGES,
     on_model: Callable[[str], None] = lambda _: None,
 ) -> Audit:
     """Run the way of each model in all worlds, on a bounded part of the prices in the store.
@@ -339,6 +348,8 @@ def audit(
         Models to audit, of `fitting.MODELS`; none of them: only the stages that they share.
     epochs : int
         Epochs of a network's fit.
+    stages : tuple of Stage
+        What is checked, in this order.
     on_model : callable, optional
         Told the name of each model before it is audited.
 
@@ -346,18 +357,18 @@ def audit(
     ------
     ConfigError
         There is no model of a name.
-    FitError, ParityError
-        A model cannot be fitted or exported in the world as it was.
+    FitError
+        A model cannot be fitted in the world as it was.
     """
     for name in names:
         if name not in MODELS:
             raise ConfigError(unknown("model", name, MODELS))
     training = replace(config.fit.training, epochs=epochs)
     worlds = _Worlds(replace(config, fit=replace(config.fit, training=training)))
-    findings = list(_findings(worlds, PRICES))
+    findings = list(_findings(worlds, PRICES, stages))
     for name in names:
         on_model(name)
-        findings += _findings(worlds, name)
+        findings += _findings(worlds, name, stages)
     return Audit(findings=tuple(findings))
 
 
@@ -376,14 +387,10 @@ class _Worlds:
         }
 
     def as_it_was(self, name: str) -> World:
-        """Give the world as it was, with the model fitted and exported where there is one."""
+        """Give the world as it was for one model."""
         data = self.clean
         shared = {"split": data.split, "transform": data.transform, "config": self.config, "until": 0}
-        world = World(data=data, panel=data.panel, name=name, **shared)
-        if name == PRICES:
-            return world
-        forecaster = world.fitted()
-        return replace(world, forecaster=forecaster, session=Session(exported(forecaster, _provenance(data))))
+        return World(data=data, panel=data.panel, name=name, **shared)
 
     def spoilt(self, world: World) -> World:
         """Give its future to garbage."""
@@ -409,27 +416,16 @@ def _inside_test(data: steps.Data) -> int:
     return int(test[len(test) // 2])
 
 
-def _provenance(data: steps.Data) -> Provenance:
-    return Provenance(
-        series=data.panel.names,
-        grid=data.panel.grid,
-        cutoff_time=steps.iso(data.split.validation_end_time),
-        data_sha256=data.sha256,
-        commit=steps.commit(),
-        config={},
-    )
-
-
-def _findings(worlds: _Worlds, name: str) -> Iterator[Finding]:
+def _findings(worlds: _Worlds, name: str, stages: tuple[Stage, ...]) -> Iterator[Finding]:
     was = worlds.as_it_was(name)
-    by_moment = {moment: replace(was, until=time) for moment, time in worlds.moments.items()}
-    for stage in STAGES:
+    by_moment = {moment: replace(was, until=time, was=was) for moment, time in worlds.moments.items()}
+    for stage in stages:
         if name not in (stage.kinds or (PRICES,)):
             continue
         world = by_moment[stage.until]
         made = stage.run(world)
         for check in stage.checks:
-            detail = _checked(stage, check, made, world if stage.fitted else replace(world, forecaster=None), worlds)
+            detail = _checked(stage, check, made, world if stage.fitted else replace(world, was=None), worlds)
             yield Finding(model=name, stage=stage.name, check=check, ok=not detail, detail=detail)
 
 
