@@ -6,14 +6,14 @@ imported by page.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.errors import ComparisonError, unknown
 from models.observation import MEDIAN
-from pipeline.drawing import BLUE, FAN, GREY, INK, PAPER, VERMILION, canvas, moments, strokes, time_axis
+from pipeline.drawing import BLUE, FAN, GREY, INK, PAPER, VERMILION, canvas, floor, moments, strokes, time_axis
 from pipeline.metrics import INTERVALS, crps
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def ranking(verdicts: Sequence[Verdict], members: Collection[str], alpha: float)
     ComparisonError
         No model was compared with a reference by CRPS.
     """
-    references = list(dict.fromkeys(c.reference for v in verdicts for c in v.against))
+    references = references_of(verdicts)
     if not references:
         raise ComparisonError("a ranking needs comparisons by CRPS with at least one reference; none came")
     height = 1.5 + 0.3 * len(verdicts)
@@ -59,11 +59,15 @@ def ranking(verdicts: Sequence[Verdict], members: Collection[str], alpha: float)
     for ax, reference in zip(axes, references, strict=True):
         rows = {row: c for row, v in enumerate(verdicts) for c in v.against if c.reference == reference}
         _draw_skill(ax, rows)
+        for row, v in enumerate(verdicts):
+            if v.model == reference:
+                place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+                ax.annotate("reference", (0, row), **place, color=GREY, fontsize="small")
         ax.set_xlabel(f"CRPS skill against\n{reference} (%)")
     axes[0].set_yticks(range(len(verdicts)), [f"{'★ ' if v.model in members else ''}{v.model}" for v in verdicts])
     axes[0].set_ylim(len(verdicts) - 0.5, -0.5)
     axes[0].set_ylabel("model, lowest CRPS first")
-    what = f"Skill by CRPS with its {1 - alpha:.0%} interval, {verdicts[0].series}"
+    what = f"Skill by CRPS with its {100 * (1 - alpha):g} % interval, {verdicts[0].series}"
     figure.suptitle(f"{what}: right is better", fontsize="large")
     for label, (colour, marker, fill) in {**LOOKS, "not told apart": BESIDE}.items():
         axes[0].plot([], [], ls="", marker=marker, ms=7, color=colour, mfc=fill, mew=1.6, label=label)
@@ -72,9 +76,15 @@ def ranking(verdicts: Sequence[Verdict], members: Collection[str], alpha: float)
     return figure
 
 
+def references_of(verdicts: Iterable[Verdict]) -> list[str]:
+    """List the references of the tests by CRPS in their own order, which a reference's own verdict does not have."""
+    most_first = sorted(verdicts, key=lambda v: -len(v.against))
+    return list(dict.fromkeys(c.reference for v in most_first for c in v.against))
+
+
 def _draw_skill(ax: Axes, rows: Mapping[int, Comparison]) -> None:
     """Draw a dot and an interval, in percent, at the place of each model."""
-    edge = _edge(rows.values())
+    edge = min(floor(100 * c.skill for c in rows.values()), -1.0)
     ax.axvline(0, color=INK, lw=1.0)
     for row, c in rows.items():
         colour, marker, fill = LOOKS.get(c.verdict, BESIDE)
@@ -89,16 +99,10 @@ def _draw_skill(ax: Axes, rows: Mapping[int, Comparison]) -> None:
     ax.grid(visible=False, axis="y")
 
 
-def _edge(comparisons: Collection[Comparison]) -> float:
-    """Give the skill, in percent, below which models are drawn as arrows: four times as far as the typical one."""
-    skills = 100 * np.array([c.skill for c in comparisons if np.isfinite(c.skill)])
-    far = 4 * np.median(np.abs(skills)) if len(skills) else 0.0
-    reach = max(far, max((100 * c.high for c in comparisons if np.isfinite(c.high)), default=0.0), 1.0)
-    return -float(reach)
-
-
 def skill_by_slice(slices: Mapping[str, Mapping[str, Scores]], by: str, reference: str) -> Figure:
     """Draw the CRPS skill of each model against the reference within each slice, such as each hour.
+
+    The picture ends at `floor`; the legend names models that lie below it.
 
     Parameters
     ----------
@@ -121,10 +125,13 @@ def skill_by_slice(slices: Mapping[str, Mapping[str, Scores]], by: str, referenc
     figure, (ax,) = canvas(1, 1, width=7.5, height=4.4)
     ax.axhline(0, color=INK, lw=1.0)
     base = np.array([slices[reference][label]["crps"] for label in shown])
-    for name in slices:
+    skills = {name: 100 * (1 - np.array([of[label]["crps"] for label in shown]) / base) for name, of in slices.items()}
+    lowest = floor(x for name, skill in skills.items() if name != reference for x in skill)
+    for name, skill in skills.items():
         if name != reference:
-            skill = 1 - np.array([slices[name][label]["crps"] for label in shown]) / base
-            ax.plot(range(len(shown)), 100 * skill, lw=1.2, ms=5, label=name, **style[name])
+            label = f"{name} (below what is drawn)" if (skill < lowest).all() else name
+            ax.plot(range(len(shown)), skill, lw=1.2, ms=5, label=label, **style[name])
+    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1.1 * lowest) if lowest < 0 else None)
     ax.set_xticks(range(len(shown)), shown, fontsize="small")
     ax.set_xlabel(by if len(labels) == len(shown) else f"{by} (the first {LABELS} of {len(labels)})")
     ax.set_ylabel("CRPS skill (%)")
@@ -151,14 +158,16 @@ def episodes(forecasts: Forecasts, count: int, apart: int = 30) -> tuple[list[tu
         Fewest origins of one series between two that are chosen, so that no episode is shown twice.
     """
     changes = (np.diff(forecasts.series) != 0) | (np.diff(forecasts.origin_time) != 0)
-    first = np.flatnonzero(np.concatenate([[True], changes])[: len(forecasts)])
-    loss = np.add.reduceat(crps(forecasts), first) / np.diff([*first, len(forecasts)])
+    first = np.flatnonzero(np.concatenate([[True], changes]))
+    loss = np.add.reduceat(crps(forecasts), first) / np.diff(np.append(first, len(forecasts)))
     known = np.flatnonzero(np.isfinite(loss))
-    orders = (known[np.argsort(-loss[known])], known[np.argsort(np.abs(loss[known] - np.median(loss[known])))])
-    worst, usual = (_spread(order, forecasts.series[first], count, apart) for order in orders)
-    names, times = forecasts.names, forecasts.origin_time[first]
-    series = forecasts.series[first]
-    return [(names[series[k]], int(times[k])) for k in worst], [(names[series[k]], int(times[k])) for k in usual]
+    away = np.abs(loss[known] - np.median(loss[known])) if len(known) else loss[known]
+    series, times = forecasts.series[first], forecasts.origin_time[first]
+    worst, usual = (
+        [(forecasts.names[series[k]], int(times[k])) for k in _spread(known[order], series, count, apart)]
+        for order in (np.argsort(-loss[known], kind="stable"), np.argsort(away, kind="stable"))
+    )
+    return worst, usual
 
 
 def _spread(order: np.ndarray, series: np.ndarray, count: int, apart: int) -> list[int]:
@@ -196,8 +205,8 @@ def origin_fan(forecasts: Forecasts, series: str, origin_time: int, around: int 
     ax.axvline(moments(own.target_time)[0], color=VERMILION, lw=1.0, ls="--", label="first target")
     time_axis(ax, "target time (UTC)")
     ax.set_ylabel("price (units of the series)")
-    when = np.datetime_as_string(moments(np.array(origin_time)), unit="m")
-    ax.set_title(f"{series}, {when}\nCRPS {np.mean(crps(own)):.4g}", fontsize="medium")
+    when = str(np.datetime_as_string(moments(np.array(origin_time)), unit="m")).replace("T", " ")
+    ax.set_title(f"{series}, made {when}\nCRPS {np.mean(crps(own)):.4g}", fontsize="medium")
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.set_label(f"{forecasts.model} on {series}: intervals of the forecast made at {when} UTC, and the prices")
     return figure

@@ -89,6 +89,15 @@ def thinned(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, DRAWN_POINTS)).astype(int))
 
 
+def floor(values: Iterable[float]) -> float:
+    """Say below which value a picture may end, so that one hopeless model does not flatten the others.
+
+    Four times as far below zero as the typical value is from it, or twice as far as the highest is above it.
+    """
+    known = np.array([v for v in values if np.isfinite(v)])
+    return -float(max(4 * np.median(np.abs(known)), 2 * known.max(), 0.0)) if len(known) else 0.0
+
+
 def time_axis(ax: Axes, label: str) -> None:
     """Let the horizontal axis show times, and name it."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter

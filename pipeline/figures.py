@@ -29,6 +29,7 @@ from pipeline.drawing import (
     SKY,
     VERMILION,
     canvas,
+    floor,
     literal,
     moments,
     strokes,
@@ -92,7 +93,7 @@ def calibration(forecasts: Forecasts) -> Figure:
     """
     if len(forecasts) == 0:
         raise ComparisonError(f"a calibration figure needs rows; {forecasts.model} has none")
-    figure, (upper, lower) = canvas(2, 1, width=4.4, height=5.6)
+    figure, (upper, lower) = canvas(2, 1, width=4.4, height=5.8)
     _draw_reliability(upper, forecasts)
     _draw_pit(lower, forecasts)
     what = f"calibration of {len(forecasts):,} forecasts"
@@ -145,7 +146,7 @@ def skill_over_time(
     """Draw how much CRPS each model has saved against `reference` since the first origin.
 
     A line that rises steadily is skill; one that rises in a single jump is an episode. Values at an origin time are
-    means over its series and steps. Below, where there are any, the moments from which a new fit served.
+    means over its series and steps. The picture ends at `floor`. Below, where there are any, the moments from which a new fit served.
 
     Parameters
     ----------
@@ -278,12 +279,12 @@ def _draw_fan(ax: Axes, rows: Forecasts, zero: np.ndarray) -> None:
 def _draw_saved(ax: Axes, models: Mapping[str, Forecasts], base: Forecasts, style: Mapping[str, dict]) -> None:
     ax.axhline(0, color=INK, lw=1.0)
     times, base_crps = by_origin(base, crps(base))
-    shown = thinned(len(times))
-    for name, f in models.items():
-        aligned(f, base)
-        ours = by_origin(f, crps(f))[1]
-        saved, label = np.cumsum(base_crps - ours), f"{name} ({1 - np.mean(ours) / np.mean(base_crps):+.2%})"
+    ours = {name: by_origin(aligned(f, base)[0], crps(f))[1] for name, f in models.items()}
+    shown, lowest = thinned(len(times)), floor(np.sum(base_crps - loss) for loss in ours.values())
+    for name, loss in ours.items():
+        saved, label = np.cumsum(base_crps - loss), f"{name} ({1 - np.mean(loss) / np.mean(base_crps):+.2%})"
         ax.plot(moments(times)[shown], saved[shown], lw=1.4, ms=4, markevery=0.15, label=label, **style[name])
+    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1.1 * lowest) if lowest < 0 else None)
     ax.margins(x=0.01)
     ax.set_ylabel("CRPS saved since the start\n(sum, transformed scale)")
 
@@ -307,7 +308,7 @@ def _draw_reliability(ax: Axes, forecasts: Forecasts) -> None:
     ax.plot(place, 100 * (below - level), color=BLUE, lw=1.4, marker="o", ms=4, label="observed")
     ax.set_xticks(place, [f"{100 * tau:g}" for tau in LEVELS], fontsize="small")
     ax.set_xlabel("quantile level (%)")
-    ax.set_ylabel("share of prices below, less the level\n(percentage points)")
+    ax.set_ylabel("share of prices below,\nless the level (% points)")
     ax.set_title("price quantiles")
     ax.margins(y=0.2)
     ax.legend()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.compare import p_text
-from pipeline.comparison_figures import episodes, origin_fan, ranking, skill_by_slice
+from pipeline.comparison_figures import episodes, origin_fan, ranking, references_of, skill_by_slice
 from pipeline.cost import Cost
 from pipeline.drawing import DARK, svg, variable
 from pipeline.figures import calibration, skill_over_time
@@ -101,7 +101,9 @@ def page(content: Content) -> str:
         title=content.title,
         decision=content.decision,
         sentences=_sentences(content),
-        tables=_tables(content),
+        references=references_of(r.verdict for r in content.rows),
+        main_table=_table(content, [POOLED, *_sets(content)]),
+        series_table=_table(content, _series(content)[:SERIES]),
         hidden_series=max(len(_series(content)) - SERIES, 0),
         hidden_models=max(len(_ranked(content)) - MODELS, 0),
         pictures={
@@ -141,11 +143,16 @@ def drawn(content: Content) -> dict[str, Figure]:
 
 
 def _on_one_scale(figures: dict[str, Figure]) -> dict[str, Figure]:
-    """Give the panels of several figures the same vertical range, so that models can be compared by eye."""
+    """Give the panels of several figures the same vertical range, so that models can be compared by eye.
+
+    The range is that of the widest, or three times that of the typical one where the widest would flatten the others.
+    """
     for panels in zip(*(f.axes for f in figures.values()), strict=True):
-        limits = [ax.get_ylim() for ax in panels]
+        limits = np.array([ax.get_ylim() for ax in panels])
+        reach = np.abs(limits).max(axis=1)
+        top = float(min(reach.max(), 3 * np.median(reach)))
         for ax in panels:
-            ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+            ax.set_ylim(-top if (limits < 0).any() else 0, top)
     return figures
 
 
@@ -213,21 +220,14 @@ def _sentences(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
     return [(part, [(m, text[m, part].removeprefix(f"{m} ")) for m in ranked if (m, part) in text]) for part in parts]
 
 
-def _tables(content: Content) -> dict[str, list[dict[str, Any]]]:
-    """Give the lines of the table of pooled and sets, and those by series."""
-    rank = {name: k for k, name in enumerate(_ranked(content))}
-    parts = {"main": [POOLED, *_sets(content)], "series": _series(content)[:SERIES]}
-    rows = sorted(content.rows, key=lambda r: rank.get(r.model, len(rank)))
-    members = _members(content)
-    return {
-        name: [
-            _line(row, row.series == POOLED and row.model in members)
-            for part in shown
-            for row in rows
-            if row.series == part
-        ]
-        for name, shown in parts.items()
-    }
+def _table(content: Content, parts: Sequence[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Give the lines of each part of the table: (series, set or "pooled", its models, the best of all first)."""
+    rows = {(r.model, r.series): r for r in content.rows}
+    ranked, members = _ranked(content), _members(content)
+    return [
+        (part, [_line(rows[m, part], part == POOLED and m in members) for m in ranked if (m, part) in rows])
+        for part in parts
+    ]
 
 
 def _line(row: Row, member: bool) -> dict[str, Any]:
@@ -235,12 +235,11 @@ def _line(row: Row, member: bool) -> dict[str, Any]:
     s, verdict = row.scores, row.verdict
     return {
         "model": row.model,
-        "series": row.series,
         "member": member,
         "crps": f"{s['crps']:.4g}",
         "rmae": f"{s['rmae']:.4f}",
         "coverage": [f"{s[f'coverage_{p}']:.1%}" for p in (80, 95)],
-        "against": [_cell(c) for c in verdict.against],
+        "against": {c.reference: _cell(c) for c in verdict.against},
         "price": _cell(verdict.price) if verdict.price else None,
         "direction": _called(verdict.direction) if verdict.direction else None,
     }
@@ -248,8 +247,10 @@ def _line(row: Row, member: bool) -> dict[str, Any]:
 
 def _cell(c: Comparison) -> dict[str, str]:
     """Put a comparison in a cell: effect, interval and p together."""
-    effect = f"{100 * c.skill:+.2f} % [{100 * c.low:.2f}, {100 * c.high:.2f}]"
-    return {"reference": c.reference, "verdict": c.verdict, "effect": effect, "p": p_text(c.p_adjusted)}
+    if c.verdict == "identical":
+        return {"verdict": c.verdict, "effect": "identical", "p": ""}
+    effect = f"{100 * c.skill:+.1f} % [{100 * c.low:.1f}, {100 * c.high:.1f}]"
+    return {"verdict": c.verdict, "effect": effect, "p": p_text(c.p_adjusted)}
 
 
 def _called(d: Direction) -> dict[str, str]:
