@@ -129,8 +129,7 @@ def _vintages(panel: Panel, store: PriceStore, wanted: tuple[str, ...], known_at
         if name not in columns:
             where = "Ingest columns beside the price with ingest.columns.values, or the source epf"
             raise ConfigError(f"past, ahead: {unknown('covariate', name, columns)}. {where}")
-    beside = [name for name in held.series()["series_id"] if name in panel.names]
-    rows = held.vintages(beside).select(*KEY, *wanted)
+    rows = held.vintages(sorted(set(panel.names).intersection(held.series()["series_id"]))).select(*KEY, *wanted)
     return rows if known_at is None else rows.filter(pl.col("available_time") <= known_at)
 
 
@@ -186,8 +185,9 @@ def _moments(panel: Panel, store: PriceStore) -> NDArray[np.int64]:
     """Give the moment [N, T] at which the first vintage of each price was known; padding has the last one."""
     first = store.prices.vintages(panel.names).unique(("series_id", "time"), keep="first", maintain_order=True)
     moment = np.empty_like(panel.time)
-    for name, part in first.partition_by("series_id", as_dict=True).items():
-        row = panel.names.index(str(name[0]))
+    parts = first.partition_by("series_id", as_dict=True)
+    for row, name in enumerate(panel.names):
+        part = parts[(name,)]
         place = np.searchsorted(_times(part), panel.time[row])
         moment[row] = part["available_time"].to_physical().to_numpy()[place]
     return moment
