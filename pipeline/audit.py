@@ -262,8 +262,14 @@ def _walk(world: World) -> Product:
 
 
 def _exported_walk(world: World) -> Product:
-    # the file's own names, so that each series runs on its row; a network has one row for all and names none
-    panel = replace(world.panel, names=world.session.metadata.series or world.panel.names)
+    m, panel = world.session.metadata, world.panel
+    # the file names series and covariates by their place, none where it has one row for all or reads none
+    panel = replace(
+        panel,
+        names=m.series or panel.names,
+        past_names=m.past or panel.past_names,
+        future_names=m.future or panel.future_names,
+    )
     origins = world.split.origins(panel, "test")
     return _before(world, walk_session_forward(world.session, world.name, world.transform, panel, origins))
 

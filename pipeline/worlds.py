@@ -11,10 +11,10 @@ Comes in: settings with a price store, or a panel. Goes out: rows, loaded data, 
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def _covariates(store: PriceStore, prices: pl.DataFrame) -> pl.DataFrame | None:
 
 def loaded(rows: Rows, config: Config) -> steps.Data:
     """Put rows into a price store of their own, and load them as a fit would."""
-    with TemporaryDirectory(prefix="statecast-audit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="statecast-audit-") as folder:
         store = PriceStore(Path(folder) / "prices", buckets=1)
         store.write(rows.prices)
         if rows.covariates is not None:
