@@ -52,9 +52,7 @@ Model = Annotated[
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="MODELS...", help=f"Of {', '.join(MODELS)}. Left out: as configured.", autocompletion=_models
-    ),
+    typer.Argument(metavar="MODELS", help=f"Of {', '.join(MODELS)}. Left out: as configured.", autocompletion=_models),
 ]
 SeriesNames = Annotated[
     list[str] | None, typer.Argument(metavar="SERIES...", help="Left out: all series.", autocompletion=_series)

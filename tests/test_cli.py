@@ -19,7 +19,7 @@ import typer.main
 from conftest import Workspace, simulated_rows
 
 from flows.cli import INTERRUPTED, app, main
-from pipeline import champions
+from pipeline import audit, champions
 from pipeline.config import Config
 from pipeline.fitting import MODELS
 from pipeline.prices import PriceStore
@@ -192,6 +192,46 @@ def test_a_model_named_by_hand_serves_until_it_is_taken_back(statecast: Call, de
     assert (code, "ar serves as version 2" in out, "named by hand" in out) == (0, True, True)
     code, out, _ = statecast("rollback", *desk)
     assert (code, "gru serves as version 3" in out) == (0, True)
+
+
+def test_an_audit_tells_a_row_a_stage_and_a_column_a_model(statecast: Call, looked_at: list[object]) -> None:
+    """Models that read nothing of the future get ticks only; the findings are JSON where that is asked for."""
+    code, out, _ = statecast("audit", "last_value", "ar", *looked_at)
+    assert code == 0
+    assert "failed" in out.splitlines()[-1]
+    assert " 0 failed" in out
+    assert ("✓" in out, "✗" in out) == (True, False)
+    walk = next(line for line in out.splitlines() if line.strip().startswith("walk"))
+    assert walk.count("✓") == 2
+    code, out, _ = statecast("audit", "last_value", *looked_at, "--json")
+    assert code == 0
+    assert all(f["ok"] for f in orjson.loads(out)["findings"])
+
+
+def test_an_audit_that_finds_a_leak_fails(
+    statecast: Call, looked_at: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table marks the stage, the error names it, and the exit code is its own; JSON holds all findings."""
+    monkeypatch.setattr("pipeline.audit.walk_forward", peeking(audit.walk_forward))
+    code, out, err = statecast("audit", "last_value", *looked_at)
+    assert code == 8
+    assert "✗ last_value, walk, garbage: " in out
+    assert "error: expected that nothing of the past depends on the future" in err
+    assert "First last_value, walk, garbage: " in err
+    code, out, _ = statecast("audit", "last_value", *looked_at, "--json")
+    told = orjson.loads(out)
+    assert (code, told["code"]) == (8, 8)
+    assert {f["stage"] for f in told["report"]["findings"] if not f["ok"]} == {"walk"}
+
+
+def peeking(walk: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a walk scale its forecasts by the last price of all."""
+
+    def leaking(forecaster: Any, panel: Any, origins: Any) -> Any:
+        rows = walk(forecaster, panel, origins)
+        return replace(rows, scale=rows.scale * panel.price[panel.mask][-1])
+
+    return leaking
 
 
 def test_a_retrain_ends_with_the_table_and_the_champion(statecast: Call, desk: list[object]) -> None:
