@@ -26,15 +26,42 @@ def written(*what: object, terminal: bool = False) -> str:
 
 
 def test_the_comparison_fits_80_columns_and_says_every_verdict(workspace: Workspace) -> None:
-    """No line is cut or too long; each model has its row in each series and its verdict in words."""
+    """No line is cut or too long; each model has its row in each series, pooled first, and its verdict in words."""
     rows = workspace.result.compared.rows
-    text = written(comparison_table(rows))
+    best = dict.fromkeys(workspace.config.models, 0.25)
+    text = written(comparison_table(rows, best))
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     for model in workspace.config.models:
-        assert sum(line.startswith(f"{model} ") for line in text.splitlines()) == 4
+        assert sum(line.startswith(f"{model} ") and "." in line[:22] for line in text.splitlines()) >= 4
     for row in rows[-4:]:
-        assert f"{row.model}: {row.verdict.text}" in " ".join(text.split())
+        assert row.verdict.text in " ".join(text.split())
+    assert text.index("pooled (3)") < text.index("AAA")
+    assert text.count("0.25") == 4
+
+
+def test_the_row_of_a_comparison_has_effect_interval_and_p(workspace: Workspace) -> None:
+    """What the first reference's column shows are the numbers of the verdict, and nothing stands for itself."""
+    rows = workspace.result.compared.rows
+    row = next(row for row in rows if row.series == "pooled" and row.model == "gru")
+    test = row.verdict.against[0]
+    shown = f"{100 * test.skill:+.1f} [{100 * test.low:.1f}, {100 * test.high:.1f}]"
+    lines = written(comparison_table(rows)).splitlines()
+    assert f"CRPS vs {test.reference}" in lines[3]
+    assert any(line.startswith("gru ") and shown in line for line in lines)
+    assert not any(line.startswith(f"{test.reference} ") and "[" in line for line in lines[:12])
+
+
+def test_many_series_are_shown_as_sets_and_pooled(workspace: Workspace) -> None:
+    """Beyond six series only pooled and sets have lines, and it is said where the rest is."""
+    rows = workspace.result.compared.rows
+    pooled = rows[-4:]
+    many = [replace(row, series=f"N{i}", members=()) for i in range(7) for row in pooled]
+    chosen = [replace(row, series="energy", members=("N1", "N2")) for row in pooled]
+    text = written(comparison_table([*many, *chosen, *pooled]))
+    assert "energy (2)" in text
+    assert "N1" not in text
+    assert "7 series more one by one: `--json`" in text
 
 
 def test_names_are_shown_as_they_are(workspace: Workspace) -> None:
