@@ -13,7 +13,7 @@ import numpy as np
 
 from models.errors import ComparisonError, unknown
 from models.observation import MEDIAN
-from pipeline.drawing import BLUE, FAN, GREY, INK, PAPER, VERMILION, canvas, floor, moments, strokes, time_axis
+from pipeline.drawing import BLUE, FAN, GREY, INK, PAPER, VERMILION, canvas, floor, focus, moments, strokes, time_axis
 from pipeline.metrics import INTERVALS, crps
 
 if TYPE_CHECKING:
@@ -126,12 +126,11 @@ def skill_by_slice(slices: Mapping[str, Mapping[str, Scores]], by: str, referenc
     ax.axhline(0, color=INK, lw=1.0)
     base = np.array([slices[reference][label]["crps"] for label in shown])
     skills = {name: 100 * (1 - np.array([of[label]["crps"] for label in shown]) / base) for name, of in slices.items()}
-    lowest = floor(x for name, skill in skills.items() if name != reference for x in skill)
+    lowest = focus(ax, (skill for name, skill in skills.items() if name != reference))
     for name, skill in skills.items():
         if name != reference:
             label = f"{name} (below what is drawn)" if (skill < lowest).all() else name
             ax.plot(range(len(shown)), skill, lw=1.2, ms=5, label=label, **style[name])
-    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1.1 * lowest) if lowest < 0 else None)
     ax.set_xticks(range(len(shown)), shown, fontsize="small")
     ax.set_xlabel(by if len(labels) == len(shown) else f"{by} (the first {LABELS} of {len(labels)})")
     ax.set_ylabel("CRPS skill (%)")

@@ -98,6 +98,15 @@ def floor(values: Iterable[float]) -> float:
     return -float(max(4 * np.median(np.abs(known)), 2 * known.max(), 0.0)) if len(known) else 0.0
 
 
+def focus(ax: Axes, lines: Iterable[np.ndarray]) -> float:
+    """End the vertical axis at the `floor` of all lines, where one goes below it; give that value."""
+    values = np.concatenate([*lines])
+    lowest, known = floor(values), values[np.isfinite(values)]
+    if len(known) and known.min() < lowest:
+        ax.set_ylim(1.1 * lowest, max(1.1 * known.max(), -0.1 * lowest))
+    return lowest
+
+
 def time_axis(ax: Axes, label: str) -> None:
     """Let the horizontal axis show times, and name it."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
@@ -156,13 +165,13 @@ def _of_the_page(tag: str, name: str, referred: set[str]) -> str:
     tag = re.sub(r' id="([^"]*)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in referred else "", tag)
     tag = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", tag).replace("xlink:href", "href")
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-    tag = re.sub(r"(?<=: )#(?:000000|[0-9a-f]{6})", _colour, tag)
+    tag = re.sub(r"(?<=: )#[0-9a-f]{6}", _colour, tag)
     tag = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}".rstrip("0").rstrip("."), tag)
     return " ".join(tag.split())
 
 
 def _colour(match: re.Match[str]) -> str:
-    colour = INK if match[0] == "#000000" else match[0].upper()
+    colour = {"#000000": INK, "#cccccc": GRID}.get(match[0], match[0].upper())  # matplotlib's text, frame of a legend
     return f"var({variable(colour)})" if colour in DARK else match[0]
 
 

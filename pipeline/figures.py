@@ -29,7 +29,7 @@ from pipeline.drawing import (
     SKY,
     VERMILION,
     canvas,
-    floor,
+    focus,
     literal,
     moments,
     strokes,
@@ -146,7 +146,8 @@ def skill_over_time(
     """Draw how much CRPS each model has saved against `reference` since the first origin.
 
     A line that rises steadily is skill; one that rises in a single jump is an episode. Values at an origin time are
-    means over its series and steps. The picture ends at `floor`. Below, where there are any, the moments from which a new fit served.
+    means over its series and steps. Lines far below the others are cut off; the legend has their mean skill. Below,
+    where there are any, the moments from which a new fit served.
 
     Parameters
     ----------
@@ -280,11 +281,11 @@ def _draw_saved(ax: Axes, models: Mapping[str, Forecasts], base: Forecasts, styl
     ax.axhline(0, color=INK, lw=1.0)
     times, base_crps = by_origin(base, crps(base))
     ours = {name: by_origin(aligned(f, base)[0], crps(f))[1] for name, f in models.items()}
-    shown, lowest = thinned(len(times)), floor(np.sum(base_crps - loss) for loss in ours.values())
+    saved, shown = {name: np.cumsum(base_crps - loss) for name, loss in ours.items()}, thinned(len(times))
     for name, loss in ours.items():
-        saved, label = np.cumsum(base_crps - loss), f"{name} ({1 - np.mean(loss) / np.mean(base_crps):+.2%})"
-        ax.plot(moments(times)[shown], saved[shown], lw=1.4, ms=4, markevery=0.15, label=label, **style[name])
-    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1.1 * lowest) if lowest < 0 else None)
+        label = f"{name} ({1 - np.mean(loss) / np.mean(base_crps):+.2%})"
+        ax.plot(moments(times)[shown], saved[name][shown], lw=1.4, ms=4, markevery=0.15, label=label, **style[name])
+    focus(ax, saved.values())
     ax.margins(x=0.01)
     ax.set_ylabel("CRPS saved since the start\n(sum, transformed scale)")
 

@@ -145,6 +145,26 @@ def test_skill_over_time_ends_at_the_total_crps_saved(models):
     assert len(gru.get_xdata()) == 900
 
 
+def test_refits_are_ticks_below_the_skill(models):
+    """Each model that was fitted again has a row of ticks at these moments, the reference and others have none."""
+    when = [int(models[1].origin_time[k]) for k in (100, 400)]
+    saved, ticks = figures.skill_over_time(models, "ar", {"gru": when, "wide": [], "ar": when}).axes
+    (line,) = ticks.get_lines()
+    np.testing.assert_array_equal(line.get_xdata(), np.array(when).astype("datetime64[us]"))
+    assert [label.get_text() for label in ticks.get_yticklabels()] == ["gru"]
+    assert line.get_color() == saved.get_lines()[1].get_color()
+
+
+def test_a_hopeless_model_does_not_flatten_the_others(models):
+    """The picture ends where the others can be told apart; the legend has the number of the one that left it."""
+    hopeless = replace(models[2], model="hopeless", scale=models[2].scale * 100)
+    ax = figures.skill_over_time([*models, hopeless], "ar").axes[0]
+    *_, last = ax.get_lines()
+    assert ax.get_ylim()[0] > last.get_ydata()[-1]
+    assert ax.get_ylim()[1] < 3 * max(line.get_ydata()[-1] for line in ax.get_lines()[1:-1])
+    assert "hopeless (-" in last.get_label()
+
+
 def test_skill_over_time_needs_its_reference_and_the_same_rows(models):
     """An unknown reference, a single model and shifted rows are refused."""
     with pytest.raises(ComparisonError, match="unknown reference 'arr': did you mean 'ar'"):
