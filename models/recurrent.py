@@ -164,8 +164,12 @@ class Recurrent(nn.Module):
 
     def _features(self, tick: Tick, state: State) -> tuple[Array, Array, State]:
         """Give the network's input [B, F] and the running scale [B, M] on the transformed scale."""
-        xp = namespace(tick.change)
         move, log_variance, scale, following = self.scale.step(tick.change, tick.held, state)
+        return self._inputs(move, log_variance, tick), scale, following
+
+    def _inputs(self, move: Array, log_variance: Array, tick: Tick) -> Array:
+        """Put everything that the network reads side by side, [B, F]."""
+        xp = namespace(move)
         parts = [move, xp.abs(move), log_variance]
         if self.past:
             parts.append(self._standardised("past", tick.past))
@@ -173,7 +177,7 @@ class Recurrent(nn.Module):
             parts.append(self.known_ahead(tick.future))
         if self.elapsed:
             parts.append(xp.log(xp.reshape(tick.elapsed, (-1, 1))))
-        return xp.concat(parts, 1), scale, following
+        return xp.concat(parts, 1)
 
     def _with_known_ahead(self, top: Array, future: Array) -> Array:
         """Put the covariates known ahead beside the hidden vector."""
@@ -209,14 +213,12 @@ class Recurrent(nn.Module):
     @torch.no_grad()
     def features(self, ticks: Tick, state: State) -> tuple[Tensor, Tensor, State]:
         """Give inputs [B, T, F] and running scales [B, T, M] of many ticks; nothing here is learned."""
-        inputs, scales = [], []
-        for t in range(ticks.change.shape[1]):
-            now = {f: getattr(ticks, f)[:, t] for f in ("change", "held", "past", "future", "elapsed")}
-            x, scale, following = self._features(Tick(series=ticks.series, **now), state)
-            state = {**state, **following}
-            inputs.append(x)
-            scales.append(scale)
-        return torch.stack(inputs, 1), torch.stack(scales, 1), {k: state[k] for k in ("variance", "count")}
+        move, log_variance, scale, following = self.scale.unroll(ticks.change, ticks.held, state)
+        batch, time = ticks.change.shape[:2]
+        flat = {f: getattr(ticks, f).flatten(0, 1) for f in ("change", "held", "past", "future", "elapsed")}
+        many = Tick(series=ticks.series.repeat_interleave(time), **flat)
+        inputs = self._inputs(move.flatten(0, 1), log_variance.flatten(0, 1), many)
+        return inputs.unflatten(0, (batch, time)), scale, following
 
     def run(
         self, x_BTF: Tensor, hidden: tuple[Tensor, ...], lengths: Tensor | None = None

@@ -16,6 +16,7 @@ Comes in: transformed moves. Goes out: standardised moves and log variances. Imp
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +41,7 @@ class RunningScale(nn.Module):
     """
 
     limit: Tensor
+    per_unit: Tensor
 
     def __init__(self, memories: tuple[int, ...], unit: float, block: int) -> None:
         super().__init__()
@@ -86,9 +88,28 @@ class RunningScale(nn.Module):
         count = xp.minimum(state["count"] + moved, xp.constant(self.limit))
         variance = state["variance"]
         variance = variance + moved / count * (move * move - variance)
+        return *self._over(move, variance), {"variance": variance, "count": count}
+
+    def unroll(self, change: Tensor, held: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Take in many moves [B, T, M]: the averages one after the other, the rest all at once.
+
+        Element [:, t] of what `step` gives has a time axis after the batch axis; the state is that after the last.
+        """
+        batch, time = change.shape[:2]
+        flat = self.spread((change * self.per_unit).flatten(0, 1))
+        moved = self.spread(torch.where(held, 0.0, self.one).flatten(0, 1)).unflatten(0, (batch, time))
+        count = torch.minimum(state["count"][:, None] + moved.cumsum(1), self.limit)
+        variance = _averages((flat * flat).unflatten(0, (batch, time)), moved / count, state["variance"])
+        parts = self._over(flat, variance.flatten(0, 1))
+        standardised, log_variance, scale = (x.unflatten(0, (batch, time)) for x in parts)
+        return standardised, log_variance, scale, {"variance": variance[:, -1], "count": count[:, -1]}
+
+    def _over(self, move: Array, variance: Array) -> tuple[Array, Array, Array]:
+        """Give moves over the running scale, log variances, and the scale of the shortest memory."""
+        xp = namespace(move)
         safe = xp.linear(variance, xp.constant(self.floor), xp.constant(self.least))
         scale = xp.sqrt(safe)
-        return move / scale, xp.log(safe), scale @ xp.constant(self.shortest), {"variance": variance, "count": count}
+        return move / scale, xp.log(safe), scale @ xp.constant(self.shortest)
 
     @property
     def one(self) -> Tensor:
@@ -98,3 +119,16 @@ class RunningScale(nn.Module):
     def spread(self, x: Array) -> Array:
         """Repeat [B, M] for every memory, to [B, W*M]; for M = 1 broadcasting does it."""
         return x if self.block == 1 else namespace(x).concat([x] * (self.width // self.block), 1)
+
+
+def _averages(square: Tensor, share: Tensor, variance: Tensor) -> Tensor:
+    """Move the averages by one squared move after another; `share` and what is given are [B, T, W*M].
+
+    Plain arrays, since a step is a few numbers; the order of arithmetic is that of `RunningScale.step`.
+    """
+    x, part = (np.ascontiguousarray(t.cpu().numpy().swapaxes(0, 1)) for t in (square, share))
+    now, out = variance.cpu().numpy(), np.empty_like(part)
+    for t in range(len(x)):
+        now = now + part[t] * (x[t] - now)
+        out[t] = now
+    return torch.from_numpy(out).to(square.device).transpose(0, 1)
