@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.tsa.stattools import diebold_mariano_test
 
-from pipeline.significance import Vector, giacomini_white, zero_mean
+from pipeline.significance import Vector, block_bootstrap_skill, giacomini_white, zero_mean
 
 LEVEL = 0.05
 
@@ -106,6 +106,13 @@ def main() -> None:
         level = np.full(n, 100.0)
         rejected = np.mean([giacomini_white(level + d, level, steps)[1] < LEVEL for d in differences])
         print(f"| {steps} | {n} | {rejected:.3f} |")
+    print("\nShare of worlds in which the 95 % bootstrap interval of the skill holds the truth")
+    print("\n| loss differences | n | coverage |\n|---|---|---|")
+    for n in (100, 400, 2000):
+        for rho in (0.0, 0.5, 0.8):
+            losses, level = 50 + autoregressive(rng, rho, n, trials // 10), np.full(n, 50.0)
+            low, high = np.transpose([block_bootstrap_skill(loss, level) for loss in losses])
+            print(f"| AR {rho} | {n} | {np.mean((low < 0) & (high > 0)):.3f} |")
 
 
 if __name__ == "__main__":

@@ -468,7 +468,7 @@ def _judge(rivals: _Field, name: str) -> Verdict:
     made: list[Comparison] = []
     untested: dict[str, str] = {}
     config = rivals.config
-    questions: list[tuple[str, Loss]] = [(name, "crps") for name in config.references]
+    questions: list[tuple[str, Loss]] = [(reference, "crps") for reference in config.references]
     for reference, loss in [*questions, (config.last_value, "scaled_error")]:
         if reference == name:
             continue
