@@ -166,9 +166,9 @@ def walk(
 class _Operations:
     """The desk at which a policy is asked, moment after moment, with what is known there."""
 
-    def __init__(self, moments: NDArray[np.int64], policy: Policy, gap: int, window: int) -> None:
+    def __init__(self, moments: list[int], policy: Policy, gap: int, window: int) -> None:
         self.moments, self.policy, self.gap, self.window = moments, policy, gap, window
-        self.folds = deque([Fold(number=0, cut_time=None, start_time=int(moments[0]), why="")])
+        self.folds = deque([Fold(number=0, cut_time=None, start_time=moments[0], why="")])
         self._asked, self._fitted, self._made = 0, 0, 1
         self._known: Forecasts | None = None
 
@@ -200,22 +200,22 @@ class _Operations:
             stop = self._past(known, k)
             return _taken(known, slice(stop - self.window, stop) if stop >= self.window else slice(0))
 
-        time, fitted = (int(self.moments[i]) for i in (k, self._fitted))
+        time, fitted = self.moments[k], self.moments[self._fitted]
         signals = Signals(time=time, fitted_time=fitted, since=k - self._fitted, latest=latest)
         if k + self.gap >= len(self.moments) or not self.policy(signals):
             return
-        start = int(self.moments[k + self.gap])
+        start = self.moments[k + self.gap]
         self.folds.append(Fold(number=self._made, cut_time=time, start_time=start, why=str(signals)))
         self._fitted, self._made = k, self._made + 1
 
 
-def _moments(panel: Panel, origins: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _moments(panel: Panel, origins: NDArray[np.bool_]) -> list[int]:
     """List the times of published prices from the first wanted origin to the last: when something can be done."""
     if not origins.any():
         raise _nothing("a model", origins)
     wanted = panel.time[origins]
     inside = panel.mask & (panel.time >= wanted.min()) & (panel.time <= wanted.max())
-    return np.unique(panel.time[inside])
+    return np.unique(panel.time[inside]).tolist()
 
 
 def _nothing(model: str, origins: NDArray[np.bool_]) -> DataError:
