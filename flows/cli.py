@@ -135,14 +135,14 @@ def compare(
     Example: statecast compare --set 'models=["last_value", "ar", "garch", "lstm"]'
     """
     from flows.screen import Screen, told_comparison
-    from pipeline import steps
+    from pipeline import judging
 
     chosen = settled(config, settings, folder)
     with Screen(console(as_json)) as screen:
         screen.begins("comparing models")
-        result = steps.compare(chosen)
+        result = judging.compare(chosen)
         screen.begins("recording in MLflow")
-        run = steps.record(chosen)
+        run = judging.record(chosen)
     answer(as_json, {"run": run, "compared": result}, lambda: told_comparison(result, run))
 
 
@@ -159,12 +159,12 @@ def promote(
     Example: statecast promote
     """
     from flows.screen import Screen, told_champion
-    from pipeline import steps
+    from pipeline import promotion
 
     chosen = settled(config, settings, folder)
     with Screen(console(as_json)) as screen:
         screen.begins("exporting through the parity gate, and promoting")
-        promoted = steps.promote(chosen, model)
+        promoted = promotion.promote(chosen, model)
     answer(as_json, promoted, lambda: told_champion(promoted))
 
 
@@ -177,9 +177,9 @@ def rollback(
     Example: statecast rollback
     """
     from flows.screen import told_champion
-    from pipeline import steps
+    from pipeline import promotion
 
-    promoted = steps.rollback(settled(config, settings, folder))
+    promoted = promotion.rollback(settled(config, settings, folder))
     answer(as_json, promoted, lambda: told_champion(promoted))
 
 
@@ -197,11 +197,11 @@ def export(
     Example: statecast export gru gru.onnx
     """
     from flows.screen import Screen
-    from pipeline import steps
+    from pipeline import promotion
 
     with Screen(console(as_json)) as screen:
         screen.begins(f"exporting {model} through the parity gate")
-        steps.export_model(settled(config, settings, folder), model, out)
+        promotion.export_model(settled(config, settings, folder), model, out)
     answer(as_json, {"model": model, "file": out}, lambda: typer.echo(str(out)))
 
 

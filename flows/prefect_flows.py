@@ -19,11 +19,12 @@ from prefect.runtime import task_run
 from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch
 from flows.retrain import retrain as ordered
 from models.errors import StatecastError
-from pipeline import steps
+from pipeline import judging, promotion, steps
 from pipeline.compare import Row
 from pipeline.config import Config
+from pipeline.promotion import Promoted
 from pipeline.report import Fault, done
-from pipeline.steps import Ingested, Promoted
+from pipeline.steps import Ingested
 from pipeline.training import EpochRecord
 
 
@@ -104,15 +105,15 @@ def backtest(model: str, config: Config = Config()) -> None:  # noqa: B008
 @flow(name="statecast-compare", persist_result=False)
 def compare(config: Config = Config()) -> None:  # noqa: B008
     """Score and test all configured models on identical origins, and log the result to MLflow."""
-    compared = as_task(steps.compare, COMPUTE)(config)
-    run = as_task(steps.record, SERVICE)(config)
+    compared = as_task(judging.compare, COMPUTE)(config)
+    run = as_task(judging.record, SERVICE)(config)
     _report_comparison(compared.rows, f"MLflow run {run}. {compared.decision.reason}")
 
 
 @flow(name="statecast-promote", persist_result=False)
 def promote(model: str | None = None, config: Config = Config()) -> None:  # noqa: B008
     """Carry out the decision of the last comparison, or promote a model named by hand."""
-    _report_promotion(as_task(steps.promote, SERVICE)(config, model))
+    _report_promotion(as_task(promotion.promote, SERVICE)(config, model))
 
 
 def retrain_watched_by(watch: Watch) -> Flow[..., Retrained]:

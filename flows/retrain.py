@@ -10,10 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline import steps
+from pipeline import judging, promotion, steps
 from pipeline.config import Config
 from pipeline.fitting import NETWORKS
-from pipeline.steps import Compared, Ingested, Promoted
+from pipeline.judging import Compared
+from pipeline.promotion import Promoted
+from pipeline.steps import Ingested
 from pipeline.training import EpochRecord
 
 
@@ -74,11 +76,11 @@ def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
     for name in config.models:
         _fit_and_walk(config, name, watch, wrap)
     watch.begins("comparing models")
-    compared = wrap(steps.compare, COMPUTE)(config)
+    compared = wrap(judging.compare, COMPUTE)(config)
     watch.begins("recording in MLflow")
-    run = wrap(steps.record, SERVICE)(config)
+    run = wrap(judging.record, SERVICE)(config)
     watch.begins("exporting through the parity gate, and promoting")
-    promoted = wrap(steps.promote, SERVICE)(config)
+    promoted = wrap(promotion.promote, SERVICE)(config)
     return Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
 
 

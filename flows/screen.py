@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from pipeline.compare import Comparison, Row, Verdict
     from pipeline.downstream import Outdated
     from pipeline.inspection import Inspection
+    from pipeline.judging import Compared
+    from pipeline.promotion import Promoted
     from pipeline.replay import Replayed
     from pipeline.report import Fault, IngestReport
-    from pipeline.steps import Compared, Ingested, Promoted
+    from pipeline.steps import Ingested
     from pipeline.stream import StreamReport
     from pipeline.training import EpochRecord
 
@@ -319,17 +321,17 @@ def told_champion(promoted: Promoted) -> None:
 def told_comparison(compared: Compared, run: str) -> None:
     """Print the table, the decision, and where more is to be seen."""
     console = Console()
-    console.print(comparison_table(compared.rows))
+    console.print(comparison_table(compared.rows, compared.best))
     console.print(f"decision: {compared.decision.model}: {compared.decision.reason}", highlight=False)
     console.print(f"MLflow run {run}", highlight=False)
-    for path in compared.figures:
-        console.print(f"figure: {path}", highlight=False, soft_wrap=True)
+    console.print(f"page: {compared.page}", highlight=False, soft_wrap=True)
 
 
 def told_retrain(retrained: Retrained) -> None:
     """Print the table and the champion."""
-    Console().print(comparison_table(retrained.compared.rows))
+    Console().print(comparison_table(retrained.compared.rows, retrained.compared.best))
     told_champion(retrained.promoted)
+    Console().print(f"page: {retrained.compared.page}", highlight=False, soft_wrap=True)
 
 
 def told_inspection(inspection: Inspection, figure: Path | None) -> None:

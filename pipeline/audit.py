@@ -213,7 +213,7 @@ def _transform(world: World) -> Product:
 
 
 def _naive_scale(world: World) -> Product:
-    return Product(arrays={k: np.array([v]) for k, v in steps._naive_scale(world.data).items()})
+    return Product(arrays={k: np.array([v]) for k, v in steps.naive_scales(world.data).items()})
 
 
 def _regimes(world: World) -> Product:

@@ -165,16 +165,16 @@ class Run:
         rows = [(int(record.get("step", i)), record) for i, record in enumerate(records)]
         self._metrics((k, v, step) for step, record in rows for k, v in record.items() if k != "step")
 
-    def scores(self, table: Mapping[str, Mapping[str, float]]) -> None:
+    def scores(self, table: Mapping[str, Mapping[str, float | None]]) -> None:
         """Record scores of series in one call: `table[series][metric]` as `metric.series`.
 
-        The series `pooled` is all of them together and is recorded as `metric`. Names do not depend on the
+        The series `pooled` is all of them together and is recorded as `metric`. None is NaN, as JSON has it. Names do not depend on the
         model, so that runs can be compared by them. One row costs about a millisecond.
         """
         from pipeline.metrics import POOLED
 
         self._metrics(
-            (metric if series == POOLED else f"{metric}.{series}", value, 0)
+            (metric if series == POOLED else f"{metric}.{series}", float("nan") if value is None else value, 0)
             for series, scores in table.items()
             for metric, value in scores.items()
         )

@@ -18,7 +18,7 @@ from conftest import Watched, simulated_rows, write_csv
 from flows.retrain import retrain
 from models import checkpoint
 from models.errors import DataError, IntegrityError
-from pipeline import archive, champions, folds, steps
+from pipeline import archive, champions, folds, judging, promotion, steps
 from pipeline.backtest import BacktestConfig
 from pipeline.config import Config
 from pipeline.forecasts import Forecasts
@@ -204,7 +204,7 @@ def test_an_unfinished_walk_is_not_compared(config: Config) -> None:
     account = folds.rows_of(config.folder, "ar") / "walk.json"
     account.write_bytes(account.read_bytes().replace(b'"folds/ar/0004.safetensors"', b"null"))
     with pytest.raises(DataError, match=r"ar was not walked to the end. Run `statecast backtest ar`"):
-        steps.compare(config)
+        judging.compare(config)
 
 
 def test_the_last_refit_is_what_is_promoted(config: Config) -> None:
@@ -219,7 +219,7 @@ def test_the_last_refit_is_what_is_promoted(config: Config) -> None:
     assert serving.cutoff_time == steps.iso(about["split"]["validation_end_time"])
     steps.backtest(replace(config, backtest=replace(WALK, embargo=2)), name)
     with pytest.raises(IntegrityError, match=f"{name} was trained again or refitted"):
-        steps.promote(replace(config, models=("last_value", "rnn")), name)
+        promotion.promote(replace(config, models=("last_value", "rnn")), name)
 
 
 def test_forecasts_of_a_drift_walk_depend_on_no_later_price(config: Config) -> None:

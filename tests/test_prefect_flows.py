@@ -26,7 +26,7 @@ from flows import prefect_flows
 from flows.embedded import environment, retrain_in_prefect
 from flows.retrain import COMPUTE, SERVICE, Policy
 from models.errors import DataError, TransientError
-from pipeline import champions, steps
+from pipeline import champions, judging
 from pipeline.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -102,7 +102,7 @@ def test_only_an_error_that_may_pass_is_tried_again(error: type[Exception], poli
 
 def test_policies_become_options_of_a_task() -> None:
     """Retries wait twice as long each time, arithmetic is not retried, and each has its limit of time."""
-    service, compute = (prefect_flows.as_task(steps.record, policy) for policy in (SERVICE, COMPUTE))
+    service, compute = (prefect_flows.as_task(judging.record, policy) for policy in (SERVICE, COMPUTE))
     assert (service.retries, service.retry_delay_seconds, service.timeout_seconds) == (3, [2.0, 4.0, 8.0], 600.0)
     assert (compute.retries, compute.timeout_seconds) == (0, COMPUTE.timeout_s)
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import Watched, Workspace
 
 from flows.retrain import COMPUTE, SERVICE, Policy, plain, retrain
-from pipeline import steps
+from pipeline import judging, steps
 
 
 def test_steps_run_in_the_order_of_their_files(workspace: Workspace) -> None:
@@ -70,4 +70,4 @@ def test_a_step_that_fails_ends_the_retrain(workspace: Workspace, watched: Watch
 
 def test_without_a_wrapper_a_step_is_itself() -> None:
     """The plain wrapper adds nothing."""
-    assert plain(steps.compare, COMPUTE) is steps.compare
+    assert plain(judging.compare, COMPUTE) is judging.compare

@@ -24,7 +24,7 @@ from models.checkpoint import load_tensors
 from models.errors import ConfigError, DataError, IntegrityError, PolicyError
 from models.observation import LEVELS
 from models.transforms import AsinhDifference, LogReturn
-from pipeline import archive, champions, steps
+from pipeline import archive, champions, judging, promotion, steps
 from pipeline.prices import PriceStore
 from pipeline.session import Session
 from pipeline.stream import run as run_stream
@@ -219,13 +219,13 @@ def test_garbage_in_the_future_leaves_every_model_bit_identical(workspace: Works
 
 def test_a_model_is_promoted_by_name_and_taken_back(workspace: Workspace, copied: Any) -> None:
     """The named model serves whatever the decision was; a rollback brings the former file under a new version."""
-    named = steps.promote(copied, "garch")
+    named = promotion.promote(copied, "garch")
     assert (named.model, named.version, named.changed) == ("garch", 2, True)
     assert Session.load(named.file, named.sha256).metadata.name == "garch"
     current = Tracker(copied.tracking, copied.folder).current("champion")
     assert current is not None
     assert current.sha256 == named.sha256
-    back = steps.rollback(copied)
+    back = promotion.rollback(copied)
     assert (back.model, back.version, back.sha256) == ("gru", 3, workspace.result.promoted.sha256)
 
 
@@ -235,16 +235,16 @@ def test_only_what_was_judged_is_promoted(copied: Any) -> None:
     with pytest.raises(
         IntegrityError, match=r"gru was trained again .* `statecast backtest gru` and `statecast compare`"
     ):
-        steps.promote(copied)
+        promotion.promote(copied)
     with pytest.raises(ConfigError, match=r"unknown compared model 'lstm'.*Known: ar, garch, gru, last_value"):
-        steps.promote(copied, "lstm")
+        promotion.promote(copied, "lstm")
 
 
 def test_forecasts_go_with_their_model(copied: Any) -> None:
     """A model fitted anew cannot be compared by the forecasts of the one before it."""
     steps.train(copied, "ar")
     with pytest.raises(DataError, match=r"forecasts/ar: .*Run `statecast backtest` first"):
-        steps.compare(copied)
+        judging.compare(copied)
 
 
 def test_new_prices_ask_for_a_new_walk_and_no_new_fit(copied: Any, tmp_path: Path) -> None:
@@ -258,10 +258,10 @@ def test_new_prices_ask_for_a_new_walk_and_no_new_fit(copied: Any, tmp_path: Pat
     with pytest.raises(
         DataError, match=r"forecasts of last_value end at 2021-11-30.*2021-12-05.*statecast backtest last"
     ):
-        steps.compare(config)
+        judging.compare(config)
     counts = {len(steps.backtest(config, name)) for name in config.models}
     assert counts == {435}
-    assert steps.compare(config).decision.numbers.keys() >= {"crps_incumbent", "crps_gru"}
+    assert judging.compare(config).decision.numbers.keys() >= {"crps_incumbent", "crps_gru"}
 
 
 def test_a_champion_is_judged_fairly_on_another_scale(copied: Any) -> None:
@@ -270,9 +270,9 @@ def test_a_champion_is_judged_fairly_on_another_scale(copied: Any) -> None:
     for name in config.models:
         steps.train(config, name)
         steps.backtest(config, name)
-    numbers = steps.compare(config).decision.numbers
+    numbers = judging.compare(config).decision.numbers
     before = orjson.loads((copied.folder.parent / "data" / "comparison.json").read_bytes())
-    assert before["decision"]["model"] == steps.INCUMBENT
+    assert before["decision"]["model"] == judging.INCUMBENT
     assert 0.9 < numbers["crps_incumbent"] / numbers["crps_ar"] < 0.99
 
 
@@ -280,7 +280,7 @@ def test_a_champion_is_judged_fairly_on_another_scale(copied: Any) -> None:
 def test_a_density_restated_keeps_its_median_and_quartile_range(workspace: Workspace, transform: Any) -> None:
     """On any scale the restated density has the median of the price quantiles, and their quartile range."""
     forecasts = archive.load(workspace.folder / "forecasts" / "gru")
-    restated = steps.on_scale(forecasts, transform)
+    restated = judging.on_scale(forecasts, transform)
     rows, origin = torch.tensor(forecasts.series) + 1, torch.tensor(forecasts.origin)[:, None]
     low, median, high = (
         transform.difference(torch.tensor(forecasts.quantile[:, [LEVELS.index(q)]]), origin, rows).numpy()[:, 0]
@@ -324,10 +324,10 @@ def test_a_series_that_came_after_the_fit_is_refused(copied: Any, tmp_path: Path
     [
         ("prices/prices/manifest.json", lambda c: steps.train(c, "ar"), "Ingest prices into it first"),
         ("models/ar.safetensors", lambda c: steps.backtest(c, "ar"), "ar is not trained.*`statecast train ar`"),
-        ("forecasts/ar/fold=0000/part-00000.parquet", steps.compare, "Run `statecast backtest` first"),
-        ("comparison.json", steps.record, "`statecast compare` leaves"),
-        ("comparison.json", steps.promote, "`statecast compare` leaves"),
-        ("runs.json", steps.promote, "`statecast compare` leaves"),
+        ("forecasts/ar/fold=0000/part-00000.parquet", judging.compare, "Run `statecast backtest` first"),
+        ("comparison.json", judging.record, "`statecast compare` leaves"),
+        ("comparison.json", promotion.promote, "`statecast compare` leaves"),
+        ("runs.json", promotion.promote, "`statecast compare` leaves"),
     ],
 )
 def test_a_missing_step_is_named_by_its_verb(copied: Any, gone: str, step: Any, says: str) -> None:

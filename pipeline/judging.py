@@ -1,0 +1,301 @@
+"""Judge all models of a run on identical origins, tell it on a page, and log it: what `compare` does.
+
+    compare   forecasts of all models, price store     -> comparison.json, comparison.html, figures/
+    record    all of these                             -> MLflow
+
+Comes in: `Config`. Goes out: files in its data folder, and a small result to print. Imported by the flows and the
+command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+
+from models.errors import DataError
+from models.observation import LEVELS
+from models.transforms import Transform
+from pipeline import archive, champions, figures, folds, metrics, settings
+from pipeline.atomic import replacing
+from pipeline.backtest import walk_session_forward
+from pipeline.compare import Decision, Row, best_set, champion, comparison_table
+from pipeline.config import Config
+from pipeline.cost import Cost, measure
+from pipeline.forecasts import Forecasts
+from pipeline.metrics import POOLED, Scores
+from pipeline.page import Content, drawn, page
+from pipeline.slices import label, regimes, sliced
+from pipeline.steps import (
+    Data,
+    commit,
+    iso,
+    load,
+    load_model,
+    naive_scales,
+    read_json,
+    serving_path,
+    sha256_of,
+    write_json,
+)
+from pipeline.tracking import Run, Tracker
+from pipeline.training import resolve_device
+
+INCUMBENT = "incumbent"
+"""Name in the comparison of the champion that serves now, judged by its own file."""
+
+SLICES = ("step", "hour", "regime")
+"""What scores are sliced by on the page, where it makes more than one slice."""
+
+POINTS = 200
+"""Most points of the curve of saved CRPS that is logged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """The table, the best set, the decision, and where the page and its figures are."""
+
+    rows: list[Row]
+    best: dict[str, float]
+    decision: Decision
+    page: Path
+    figures: list[Path]
+
+
+def compare(config: Config) -> Compared:
+    """Score and judge all models of the settings on identical origins, decide who serves, and write the page.
+
+    Raises
+    ------
+    DataError
+        A model was not walked forward over the prices that the store holds now.
+    """
+    data = load(config)
+    forecasts = [_forecasts(config, data, name) for name in config.models]
+    scale = naive_scales(data)
+    rows = comparison_table(forecasts, scale, config.compare)
+    served = _incumbent(config, data, forecasts[0])
+    content = Content(
+        title=f"{len(forecasts)} models on {len(data.panel.names)} series",
+        facts=_facts(config, data, forecasts[0]),
+        rows=rows,
+        decision=champion([*forecasts, *served], INCUMBENT if served else None, config.compare),
+        best=best_set(forecasts, config.compare),
+        forecasts=[*forecasts, *served],
+        slices=_slices(forecasts, data, scale),
+        refits={name: _refits(config, name) for name in config.models},
+        costs={name: _cost(config, name) for name in config.models},
+        reference=config.compare.last_value,
+        alpha=config.compare.alpha,
+    )
+    write_json(config.folder / "comparison.json", _account(config, data, content))
+    with replacing(config.folder / "comparison.html") as file:
+        file.write(page(content).encode())
+    return Compared(
+        rows=rows,
+        best=dict(content.best),
+        decision=content.decision,
+        page=config.folder / "comparison.html",
+        figures=_save_figures(config.folder / "figures", content),
+    )
+
+
+def _account(config: Config, data: Data, content: Content) -> dict[str, Any]:
+    """Put the comparison into plain types, with the digests of what was judged."""
+    return {
+        "rows": [asdict(r) for r in content.rows],
+        "best": content.best,
+        "decision": asdict(content.decision),
+        "slices": content.slices,
+        "refits": content.refits,
+        "costs": {name: asdict(cost) for name, cost in content.costs.items()},
+        "saved": _saved(content.forecasts, content.reference),
+        "facts": content.facts,
+        "data_sha256": data.sha256,
+        "models": {name: sha256_of(serving_path(config, name)) for name in config.models},
+    }
+
+
+def _save_figures(folder: Path, content: Content) -> list[Path]:
+    """Write the figures of the page as PNG; older ones go."""
+    for old in folder.glob("*.png"):
+        old.unlink()
+    return [figures.save(figure, folder / f"{name}.png") for name, figure in drawn(content).items()]
+
+
+def _forecasts(config: Config, data: Data, name: str) -> Forecasts:
+    """Read the forecasts of a model, which must reach to the last price."""
+    forecasts = archive.load(folds.rows_of(config.folder, name))
+    if folds.account(config.folder, name).get("serving") is None:
+        raise DataError(f"compare: {name} was not walked to the end. Run `statecast backtest {name}` again")
+    reach, last = int(forecasts.target_time.max()), int(data.panel.time[data.panel.mask].max())
+    if reach != last:
+        raise DataError(
+            f"compare: the forecasts of {name} end at {iso(reach)}, the prices in the store at {iso(last)}. Run "
+            f"`statecast backtest {name}` again, or `statecast retrain`"
+        )
+    return forecasts
+
+
+def _incumbent(config: Config, data: Data, like: Forecasts) -> list[Forecasts]:
+    """Forecast with the file that serves now, on the rows that are compared; nothing where none serves."""
+    folder = config.folder / "champions"
+    if not (folder / f"{config.champion}.json").exists():
+        return []
+    session = champions.load(folder, config.champion)
+    origins = replace(data.split, validation_end_time=int(like.target_time.min())).origins(data.panel, "test")
+    served = walk_session_forward(session, INCUMBENT, data.transform, data.panel, origins)
+    same = session.metadata.transform == data.transform.describe()
+    return [served if same else on_scale(served, data.transform)]
+
+
+def on_scale(forecasts: Forecasts, transform: Transform) -> Forecasts:
+    """Restate densities on the scale of another transform, so that their median and quartiles stay the same prices.
+
+    A champion has the scale of its own fit: the asinh of prices depends on the train split, and the kind of
+    transform may have changed. Outcomes are on the scale of `transform` already.
+    """
+    rows, origin = torch.tensor(forecasts.series, dtype=torch.int64) + 1, torch.tensor(forecasts.origin)[:, None]
+    quartiles = torch.tensor(forecasts.quantile[:, [LEVELS.index(q) for q in (0.25, 0.5, 0.75)]])
+    low, median, high = transform.difference(quartiles, origin, rows).numpy().T
+    unit = 2 * stats.t.ppf(0.75, np.where(np.isinf(forecasts.df), 1e9, forecasts.df))
+    return replace(forecasts, loc=median, scale=(high - low) / unit)
+
+
+def _slices(
+    forecasts: list[Forecasts], data: Data, scale: Mapping[str, float]
+) -> dict[str, dict[str, dict[str, Scores]]]:
+    """Score every model by step, hour and regime, where there is more than one of them."""
+    known = regimes(data.panel, data.split.train_end_time)
+    labels = {by: label(forecasts[0], by, known) for by in SLICES}
+    return {
+        by: {f.model: sliced(f, names, scale) for f in forecasts}
+        for by, names in labels.items()
+        if len(np.unique(names)) > 1
+    }
+
+
+def _refits(config: Config, name: str) -> list[int]:
+    """Give the moments at which a model was fitted again, microseconds since 1970."""
+    noted = folds.account(config.folder, name)["refits"]
+    return [int(datetime.fromisoformat(refit["time"]).timestamp() * 1e6) for refit in noted]
+
+
+def _cost(config: Config, name: str) -> Cost:
+    noted = folds.account(config.folder, name)
+    return measure(load_model(config, name)[0], noted["seconds"], len(noted["refits"]))
+
+
+def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
+    """Say how the comparison was made."""
+    refit = config.backtest.refit.when
+    return {
+        "prices": f"{iso(int(data.panel.time[:, 0].min()))} to {iso(int(data.panel.time.max()))}, {data.panel.grid} bars",
+        "sha256 of the prices": data.sha256,
+        "train ends": iso(data.split.train_end_time),
+        "validation ends": iso(data.split.validation_end_time),
+        "test": f"{len(np.unique(like.origin_time)):,} origins, {len(like):,} forecasts a model",
+        "horizon": f"{config.fit.horizon} step{'s' if config.fit.horizon > 1 else ''}",
+        "refits": refit if refit == "never" else f"{refit}, {config.backtest.start}",
+        "scale of densities": config.transform,
+        "calibration": config.fit.conformal.track,
+        "level of the tests": f"{config.compare.alpha:g}",
+        "undefined scores": "a loss that is undefined for a row is NaN, and so is every mean over it; nothing is skipped",
+        "code": commit(),
+        "versions": ", ".join(
+            f"{name} {version(name)}" for name in ("statecast", "torch", "onnxruntime", "statsmodels")
+        ),
+    }
+
+
+def _saved(forecasts: list[Forecasts], reference: str) -> dict[str, list[tuple[int, float]]]:
+    """Give by model the CRPS saved against the reference up to some origins: (number of the origin, sum)."""
+    losses = {f.model: metrics.by_origin(f, metrics.crps(f))[1] for f in forecasts}
+    base = losses.pop(reference)
+    at = np.unique(np.linspace(0, len(base) - 1, POINTS).astype(int))
+    return {
+        name: list(zip(at.tolist(), np.cumsum(base - loss)[at].tolist(), strict=True)) for name, loss in losses.items()
+    }
+
+
+# ----------------------------------------------------------------------------------------------------- MLflow
+
+
+def record(config: Config) -> str:
+    """Log the comparison to MLflow: a parent run, and a child for each model; give the parent's id."""
+    comparison = read_json(config.folder / "comparison.json", "compare")
+    data = load(config)
+    tags = {
+        "data_sha256": data.sha256,
+        "data_start": iso(int(data.panel.time[:, 0].min())),
+        "data_end": iso(int(data.panel.time.max())),
+        "commit": commit(),
+        "seed": config.fit.training.seed,
+        "device": resolve_device(config.fit.training.device).type,
+        "decision": comparison["decision"]["reason"],
+        "best_set": ", ".join(name for name, p in comparison["best"].items() if p >= config.compare.alpha),
+    }
+    children = {}
+    tracker = Tracker(config.tracking, config.folder)
+    with tracker.retrain(settings.flat(config), tags) as parent:
+        parent.json(comparison, "comparison.json")
+        parent.file(config.folder / "comparison.html")
+        if (account := config.folder / "ingest.json").exists():
+            parent.file(account)
+        parent.json(settings.to_dict(config), "config.json")
+        parent.scores({POOLED: _pooled_scores(comparison)})
+        for path in sorted((config.folder / "figures").glob("*.png")):
+            parent.file(path, "figures")
+        for name in config.models:
+            with parent.model(name, {"model": name}) as child:
+                _record_model(config, child, name, comparison)
+                children[name] = child.id
+    write_json(config.folder / "runs.json", {"parent": parent.id, "models": children})
+    return parent.id
+
+
+def _pooled_scores(comparison: dict[str, Any]) -> dict[str, float]:
+    """Give the pooled scores of the model that is to serve, by which retrains can be sorted; none for an incumbent."""
+    chosen = comparison["decision"]["model"]
+    rows = (r for r in comparison["rows"] if (r["model"], r["series"]) == (chosen, POOLED))
+    return next((r["scores"] for r in rows), {})
+
+
+def _record_model(config: Config, child: Run, name: str, comparison: dict[str, Any]) -> None:
+    """Log one model: what it is, its training curves, scores, verdicts and cost, its own parameters.
+
+    Names and steps are the same for all models, so that MLflow lays their curves over each other.
+    """
+    forecaster, about = load_model(config, name)
+    rows = {r["series"]: r for r in comparison["rows"] if r["model"] == name}
+    child.tags({"kind": forecaster.kind, "commit": about["commit"], "verdict": rows[POOLED]["verdict"]["text"]})
+    child.scores({series: r["scores"] for series, r in rows.items()})
+    child.scores({POOLED: {f"cost_{k}": float(v) for k, v in comparison["costs"][name].items()}})
+    child.curve({"step": at, "crps_saved": total} for at, total in comparison["saved"].get(name, ()))
+    by_step = comparison["slices"].get("step", {}).get(name, {})
+    child.curve(
+        {"step": int(step), **{f"{k}_by_step": scores[k] for k in ("crps", "rmae", "coverage_80")}}
+        for step, scores in by_step.items()
+    )
+    child.json({series: r["verdict"] for series, r in rows.items()}, "verdicts.json")
+    _record_fit(child, forecaster, about)
+    child.file(serving_path(config, name), "model")
+
+
+def _record_fit(child: Run, forecaster: Any, about: dict[str, Any]) -> None:
+    """Log the training curves of a network, the parameters of any other model."""
+    if about["records"]:
+        losses = [(r["epoch"], r["train_loss"], r["validation_loss"]) for r in about["records"]]
+        child.curve({"step": k, "train_loss": t, "validation_loss": v} for k, t, v in losses)
+        figure = figures.loss_curves(losses, model=forecaster.name, series=", ".join(about["series"]))
+        child.figure(figure, "figures/loss.png")
+        return
+    tables = {k.removeprefix("core."): v.tolist() for k, v in forecaster.state_dict().items()}
+    child.json({"rows": ["pooled", *about["series"]], "parameters": tables}, "parameters.json")

@@ -1,0 +1,121 @@
+"""Let the chosen model serve: out through the parity gate, into the registry, into the champions folder.
+
+    promote   comparison, models   -> ONNX files, registry, champions folder
+
+Comes in: `Config`. Goes out: files in its data folder, and a small result to print. Imported by the flows and the
+command line.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import ConfigError, IntegrityError, unknown
+from pipeline import champions
+from pipeline.compare import Decision
+from pipeline.config import Config
+from pipeline.export import Provenance, export
+from pipeline.judging import INCUMBENT
+from pipeline.steps import iso, load, load_model, read_json, serving_path, sha256_of
+from pipeline.tracking import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promoted:
+    """Which model serves, its file, whether it is new, and why."""
+
+    model: str
+    file: Path
+    sha256: str
+    version: int
+    changed: bool
+    reason: str
+
+
+def promote(config: Config, name: str | None = None) -> Promoted:
+    """Export the chosen model through the parity gate, register it, and publish it to the champions folder.
+
+    Without a name the decision of the last comparison is carried out; when the incumbent keeps its place,
+    nothing changes.
+
+    Raises
+    ------
+    ConfigError
+        The model was not among those of the last comparison.
+    IntegrityError
+        The chosen model was trained again after the comparison.
+    """
+    comparison = read_json(config.folder / "comparison.json", "compare")
+    decision = Decision(**comparison["decision"])
+    reason = decision.reason if name is None else f"{name} was named by hand"
+    chosen = name or decision.model
+    folder = config.folder / "champions"
+    if chosen == INCUMBENT:
+        return _promoted(folder, champions.current(folder, config.champion), changed=False, reason=reason)
+    _check_judged(config, chosen, comparison["models"])
+    runs = read_json(config.folder / "runs.json", "compare")["models"]
+    exported = config.folder / "exports" / f"{chosen}.onnx"
+    export_model(config, chosen, exported)
+    _register(config, chosen, decision, exported, runs)
+    published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason})
+    return _promoted(folder, published, changed=True, reason=reason)
+
+
+def rollback(config: Config) -> Promoted:
+    """Let the champion before the current one serve again; the registry keeps its aliases."""
+    folder = config.folder / "champions"
+    published = champions.rollback(folder, config.champion)
+    return _promoted(folder, published, changed=True, reason="the champion before it was taken back")
+
+
+def _promoted(folder: Path, serving: champions.Published, *, changed: bool, reason: str) -> Promoted:
+    return Promoted(
+        model=str(serving.fields.get("model", INCUMBENT)),
+        file=folder / serving.file,
+        sha256=serving.sha256,
+        version=serving.version,
+        changed=changed,
+        reason=reason,
+    )
+
+
+def _check_judged(config: Config, name: str, judged: dict[str, str]) -> None:
+    """Refuse a model that is not the one that was compared."""
+    if name not in judged:
+        raise ConfigError(f"promote: {unknown('compared model', name, judged)}. Run `statecast compare` with it first")
+    if sha256_of(serving_path(config, name)) != judged[name]:
+        raise IntegrityError(
+            f"promote: {name} was trained again or refitted after the comparison. Run `statecast backtest {name}` and "
+            "`statecast compare` first"
+        )
+
+
+def _register(config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str]) -> None:
+    """Register champion and challenger in MLflow, under the runs that recorded them."""
+    tracker = Tracker(config.tracking, config.folder)
+    champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, {"model": chosen})
+    rival = decision.challenger if chosen == decision.model else decision.model
+    second = None
+    if rival is not None and rival in runs and rival != chosen:
+        path = exported.with_name(f"{rival}.onnx")
+        export_model(config, rival, path)
+        second = tracker.log_model(tracker.run(runs[rival]), path, {"model": rival}).number
+    tracker.set_aliases(champion_version.number, second)
+
+
+def export_model(config: Config, name: str, path: Path) -> None:
+    """Export a trained model as one ONNX file, through the parity gate."""
+    forecaster, about = load_model(config, name)
+    data = load(config)
+    provenance = Provenance(
+        series=tuple(about["series"]),
+        grid=data.panel.grid,
+        cutoff_time=iso(about["split"]["validation_end_time"]),
+        data_sha256=about["data_sha256"],
+        commit=about["commit"],
+        config=about["config"],
+        past=tuple(about["past"]) if forecaster.past else (),
+        future=tuple(about["ahead"]) if forecaster.future else (),
+    )
+    export(forecaster, provenance, path)
