@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from flows.retrain import Retrained
     from pipeline.audit import Audit
-    from pipeline.compare import Comparison, Row, Verdict
+    from pipeline.compare import Row
     from pipeline.downstream import Outdated
     from pipeline.inspection import Inspection
     from pipeline.judging import Compared
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pipeline.steps import Ingested
     from pipeline.stream import StreamReport
     from pipeline.training import EpochRecord
+    from pipeline.verdicts import Comparison, Verdict
 
 
 class Screen:
@@ -271,7 +272,7 @@ def _legend(references: Sequence[str], best: Mapping[str, float] | None) -> str:
     """Explain the columns."""
     first = (
         f"CRPS vs {references[0]}: percent by which the CRPS, the loss of the whole distribution, is lower, with its "
-        "bootstrap interval. p: of the Diebold-Mariano test of it, adjusted for the number of series or sets. "
+        "bootstrap interval. p: of the Diebold-Mariano test of it, adjusted for the number of series, or of models. "
         f"{', '.join(references)}: better, worse, even (not told apart) or same by that test. "
         if references
         else ""

@@ -4,8 +4,8 @@ An effect, its interval and its p-value always come together. A model that is no
 value in absolute error is said to have no skill on the price. A model replaces the one that serves only if it is
 significantly better in pooled CRPS, the choice among several candidates accounted for.
 
-Comes in: `Forecasts` of several models on the same rows. Goes out: `Comparison`, `Direction`, `Verdict`, `Row`,
-`Decision` and the set of the best, by pure functions. Knows numpy; imported by figures, page, config and steps.
+Comes in: `Forecasts` of several models on the same rows. Goes out: `Row`, `Decision` and the set of the best, by pure
+functions. Knows numpy; imported by page, config, judging and promotion.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.errors import ComparisonError, ConfigError, unknown
+from pipeline.alignment import aligned, name_row, sound
 from pipeline.direction import calls, hit_rate
 from pipeline.forecasts import Forecasts
 from pipeline.metrics import POOLED, Scores, Vector, by_model, by_origin, crps, scaled_error, scores
@@ -29,9 +30,8 @@ from pipeline.significance import (
     model_confidence_set,
     zero_mean,
 )
+from pipeline.verdicts import Comparison, Direction, Loss, Outcome, Verdict, effect_text, worded
 
-Loss = Literal["crps", "scaled_error"]
-Outcome = Literal["better", "worse", "identical", "indistinguishable"]
 Correction = Literal["fdr_bh", "holm"]
 
 ORIGINS_PER_STEP = 8
@@ -72,94 +72,6 @@ class CompareConfig:
                 raise ConfigError(
                     f"a set needs a name other than {POOLED!r} and patterns of series; came {name!r}: {patterns!r}"
                 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One model against one reference on the rows of a series, of a set, or "pooled".
-
-    Attributes
-    ----------
-    skill : float
-        1 - mean loss / mean loss of the reference; positive is better, -inf where the reference never errs.
-    low, high : float
-        Its block-bootstrap interval at 1 - alpha.
-    statistic, p_value : float
-        Diebold-Mariano statistic, negative where the model is better, and its two-sided p-value; 0 and 1 for
-        identical losses.
-    p_adjusted : float
-        The p-value after Benjamini-Hochberg over the series or Holm over the sets; pooled, that of the test.
-    n : int
-        Number of origin times.
-    verdict : {"better", "worse", "identical", "indistinguishable"}
-        By `p_adjusted`.
-    """
-
-    model: str
-    reference: str
-    series: str
-    loss: Loss
-    skill: float
-    low: float
-    high: float
-    statistic: float
-    p_value: float
-    p_adjusted: float
-    n: int
-    verdict: Outcome
-
-
-@dataclass(frozen=True, kw_only=True)
-class Direction:
-    """How often the median calls the direction of the price, and whether call and outcome are related.
-
-    Attributes
-    ----------
-    hit_rate, low, high : float
-        Share of right calls, and its interval by Wilson at 1 - alpha, which takes rows as independent.
-    p_value, p_adjusted : float
-        One-sided, of no relation between call and outcome; a series that always rises is called right for nothing.
-        The test is over origin times; adjusted like those of a `Comparison`.
-    n : int
-        Number of calls.
-    skill : bool
-        Whether `p_adjusted` is below alpha.
-    """
-
-    hit_rate: float
-    low: float
-    high: float
-    p_value: float
-    p_adjusted: float
-    n: int
-    skill: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What can be said of one model on one series, on a set, or "pooled".
-
-    Attributes
-    ----------
-    against : tuple of Comparison
-        CRPS against each of the references that is there and is not the model itself.
-    price : Comparison or None
-        Scaled absolute error against the last value.
-    direction : Direction or None
-        None where the model calls no direction, as the last value.
-    text : str
-        All of it in one sentence.
-    untested : dict of str
-        Why a comparison is missing, by the name of the reference.
-    """
-
-    model: str
-    series: str
-    against: tuple[Comparison, ...]
-    price: Comparison | None
-    direction: Direction | None
-    text: str
-    untested: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,79 +129,6 @@ class Decision:
     def to_dict(self) -> dict[str, Any]:
         """Give the fields as plain types."""
         return asdict(self)
-
-
-# --------------------------------------------------------------------------------------------- the same rows
-
-
-def aligned(a: Forecasts, b: Forecasts) -> tuple[Forecasts, Forecasts]:
-    """Give both back if they forecast the same things; refuse them otherwise.
-
-    Raises
-    ------
-    ComparisonError
-        Rows differ in series, origin time, step or target time, or in the outcome they are scored against.
-        The message has both counts and the first difference.
-    """
-    shared = min(len(a), len(b))
-    differ = np.zeros(shared, dtype=bool)
-    for ours, theirs in zip(_keys(a), _keys(b), strict=True):
-        differ |= ours[:shared] != theirs[:shared]
-    if differ.any() or len(a) != len(b):
-        k = int(np.argmax(differ)) if differ.any() else shared
-        raise ComparisonError(
-            "forecasts must be for the same origins and steps; "
-            f"{a.model} has {len(a)} rows and {b.model} {len(b)}. First difference in row {k}: "
-            f"{a.model} has {_name_row(a, k)}; {b.model} has {_name_row(b, k)}. "
-            "Backtest both on the same prices and test split"
-        )
-    moved = ~np.isclose(a.actual, b.actual, rtol=1e-6) | ~np.isclose(a.outcome, b.outcome, rtol=1e-3, atol=1e-6)
-    if moved.any():
-        k = int(np.argmax(moved))
-        raise ComparisonError(
-            f"forecasts must be scored against the same outcomes; {np.sum(moved)} of {len(a)} rows differ, "
-            f"first {_name_row(a, k)}: {a.model} has actual {a.actual[k]:.10g}, outcome {a.outcome[k]:.6g}; "
-            f"{b.model} has actual {b.actual[k]:.10g}, outcome {b.outcome[k]:.6g}. "
-            "Give both the same prices and the same transform"
-        )
-    return a, b
-
-
-def _keys(f: Forecasts) -> tuple[np.ndarray, ...]:
-    """Give what names a row, [n] each; series by name, since two models may number them differently."""
-    return np.array(f.names)[f.series], f.origin_time, f.step, f.target_time
-
-
-def _name_row(f: Forecasts, k: int) -> str:
-    if k >= len(f):
-        return "no such row"
-    origin = np.datetime_as_string(f.origin_time[k].astype("datetime64[us]"), unit="auto")
-    return f"series {f.names[f.series[k]]}, origin {origin} UTC, step {f.step[k]}"
-
-
-def sound(forecasts: Forecasts) -> Forecasts:
-    """Give forecasts back if every row has a distribution; refuse them otherwise.
-
-    Raises
-    ------
-    ComparisonError
-        A quantile is NaN or infinite, quantiles cross, or all of a row are one number. The message has the model,
-        the count and the first row.
-    """
-    quantile = forecasts.quantile
-    faults = {
-        "quantiles that are not finite": ~np.isfinite(quantile).all(axis=1),
-        "quantiles that cross": (np.diff(quantile, axis=1) < 0).any(axis=1),
-        "a distribution of zero width": quantile[:, -1] == quantile[:, 0],
-    }
-    for what, bad in faults.items():
-        if bad.any():
-            raise ComparisonError(
-                f"a comparison needs finite, increasing quantiles in every row; {forecasts.model} has {what} in "
-                f"{np.sum(bad)} of {len(forecasts)} rows, first {_name_row(forecasts, int(np.argmax(bad)))}. "
-                "Leave the model out, or fit it on prices that move"
-            )
-    return forecasts
 
 
 # ------------------------------------------------------------------------------------------------- the tests
@@ -384,7 +223,7 @@ def _loss_by_origin(f: Forecasts, loss: Loss, naive_scale: Mapping[str, float]) 
     if undefined.any():
         raise ComparisonError(
             f"{loss} of {f.model} is undefined in {np.sum(undefined)} of {len(f)} rows, first "
-            f"{_name_row(f, int(np.argmax(undefined)))}. "
+            f"{name_row(f, int(np.argmax(undefined)))}. "
             "Take these rows out of every model, or give it a density"
         )
     return by_origin(f, rows)[1]
@@ -483,7 +322,7 @@ def _judge(rivals: _Field, name: str) -> Verdict:
         direction = rivals.direction(name)
     except ComparisonError as reason:
         direction, untested = None, untested | {"direction": str(reason)}
-    return _worded(
+    return worded(
         Verdict(
             model=name,
             series=rivals.series,
@@ -496,53 +335,6 @@ def _judge(rivals: _Field, name: str) -> Verdict:
     )
 
 
-def _worded(verdict: Verdict) -> Verdict:
-    """Derive the sentence from the tests."""
-    clauses = [_crps_clause(test) for test in verdict.against]
-    clauses += [_price_clause(verdict.price)] if verdict.price else []
-    clauses += [_direction_clause(verdict.direction)] if verdict.direction else []
-    reasons: dict[str, list[str]] = {}
-    for reference, reason in verdict.untested.items():
-        reasons.setdefault(reason, []).append(reference)
-    clauses += [f"is not tested against {', '.join(them)} ({reason})" for reason, them in reasons.items()]
-    return replace(verdict, text=f"{verdict.model} {'; '.join(clauses)}" if clauses else f"{verdict.model}: no tests")
-
-
-def _crps_clause(test: Comparison) -> str:
-    if test.verdict == "identical":
-        return f"is the same as {test.reference}"
-    if test.verdict == "indistinguishable":
-        return f"is not distinguishable from {test.reference} ({_effect(test)})"
-    better = test.verdict == "better"
-    low, effect, high = (test.low, test.skill, test.high) if better else (-test.high, -test.skill, -test.low)
-    interval = f"[{low * 100:.1f}, {high * 100:.1f}], {p_text(test.p_adjusted)}"
-    return f"{'beats' if better else 'loses to'} {test.reference} by {effect * 100:.1f} % CRPS {interval}"
-
-
-def _price_clause(test: Comparison) -> str:
-    said = "skill on the price" if test.verdict == "better" else "no skill on the price"
-    return f"has {said} ({'the last value' if test.verdict == 'identical' else _effect(test)})"
-
-
-def _direction_clause(test: Direction) -> str:
-    said = "skill on direction" if test.skill else "no skill on direction"
-    low, rate, high = (f"{x * 100:.1f}" for x in (test.low, test.hit_rate, test.high))
-    return f"has {said} (hits {rate} % [{low}, {high}], {p_text(test.p_adjusted)})"
-
-
-def _effect(test: Comparison) -> str:
-    return f"{test.skill * 100:+.1f} % [{test.low * 100:+.1f}, {test.high * 100:+.1f}], {p_text(test.p_adjusted)}"
-
-
-def p_text(p: float) -> str:
-    """Say a p-value: two digits, or three places where it is small.
-
-    >>> p_text(0.214), p_text(0.0043), p_text(1e-9)
-    ('p 0.21', 'p 0.004', 'p < 0.001')
-    """
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}" if p < 0.1 else f"p {p:.2f}"
-
-
 # ------------------------------------------------------------------------------------------------ the table
 
 
@@ -553,8 +345,9 @@ def comparison_table(
 ) -> list[Row]:
     """Score and judge every model on every series, on every set, and pooled.
 
-    The p-values of one model against one reference are adjusted over the series by Benjamini & Hochberg, since a
-    share of series is claimed, and over the sets by Holm, since each of few is a claim of its own.
+    P-values of one question are adjusted. On series, for each model over the series by Benjamini & Hochberg, since a
+    share of series is claimed. On sets, and pooled, over the models (and sets) by Holm, since each of few is a claim of
+    its own, and whoever looks at eight models for one with skill finds it too easily.
 
     Parameters
     ----------
@@ -586,17 +379,27 @@ def comparison_table(
             name: _Field({model: _of(f, members) for model, f in models.items()}, naive_scale, config, name)
             for name, members in places.items()
         }
-        judged = {
-            model: _together([_judge(rivals, model) for rivals in fields.values()], correction, config.alpha)
-            for model in models
-        }
-        for k, (name, rivals) in enumerate(fields.items()):
+        judged = _judged(fields, tuple(models), correction, config.alpha)
+        for name, rivals in fields.items():
             members = places[name] if places[name] != (name,) else ()
             for model, f in rivals.models.items():
                 scored = scores(f, naive_scale)
-                row = Row(model=model, series=name, scores=scored, verdict=judged[model][k], members=members)
+                row = Row(model=model, series=name, scores=scored, verdict=judged[name, model], members=members)
                 rows.append(row)
     return rows
+
+
+def _judged(
+    fields: Mapping[str, _Field], models: tuple[str, ...], correction: Correction, alpha: float
+) -> dict[tuple[str, str], Verdict]:
+    """Judge every model on every place, the tests of a family adjusted together: verdicts by (place, model)."""
+    every = [(place, model) for model in models for place in fields]
+    families = [every] if correction == "holm" else [[k for k in every if k[1] == model] for model in models]
+    verdicts = {}
+    for family in families:
+        told = _together([_judge(fields[place], model) for place, model in family], correction, alpha)
+        verdicts |= dict(zip(family, told, strict=True))
+    return verdicts
 
 
 def _by_aligned_model(forecasts: Sequence[Forecasts]) -> dict[str, Forecasts]:
@@ -630,7 +433,7 @@ def _of(f: Forecasts, members: Sequence[str]) -> Forecasts:
 
 
 def _together(verdicts: Sequence[Verdict], correction: Correction, alpha: float) -> list[Verdict]:
-    """Adjust the tests of one model on several places, question by question, and word them anew."""
+    """Adjust the tests of a family, question by question, and word them anew."""
     tests = [test for v in verdicts for test in (*v.against, v.price, v.direction) if test is not None]
     corrected: dict[int, float] = {}
     for question in {_question(test) for test in tests}:
@@ -649,7 +452,7 @@ def _corrected(verdict: Verdict, p: Mapping[int, float], alpha: float) -> Verdic
     price, direction = verdict.price, verdict.direction
     if direction is not None:
         direction = replace(direction, p_adjusted=p[id(direction)], skill=p[id(direction)] < alpha)
-    return _worded(
+    return worded(
         replace(
             verdict,
             against=tuple(_at(test, p[id(test)], alpha) for test in verdict.against),
@@ -727,5 +530,5 @@ def _say(test: Comparison, candidates: int, alpha: float) -> str:
     of = f", adjusted for {candidates} candidates" if candidates > 1 else ""
     return (
         f"{test.model} has the lowest pooled CRPS and is {found} {test.reference} "
-        f"(CRPS {_effect(test)}{of}, at level {alpha:g}, {test.n} origins)"
+        f"(CRPS {effect_text(test)}{of}, at level {alpha:g}, {test.n} origins)"
     )

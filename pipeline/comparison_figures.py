@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from pipeline.compare import Comparison, Verdict
     from pipeline.forecasts import Forecasts
     from pipeline.metrics import Scores
+    from pipeline.verdicts import Comparison, Verdict
 
 LOOKS = {"better": (BLUE, "o", BLUE), "worse": (VERMILION, "s", VERMILION)}
 """Colour, marker and fill of a comparison; all others are grey, hollow diamonds."""

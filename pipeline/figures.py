@@ -16,7 +16,7 @@ import numpy as np
 
 from models.errors import ComparisonError, unknown
 from models.observation import LEVELS, MEDIAN
-from pipeline.compare import aligned
+from pipeline.alignment import aligned
 from pipeline.drawing import (
     BLUE,
     FAN,

@@ -9,7 +9,7 @@ command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -197,7 +197,8 @@ def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
     """Say how the comparison was made."""
     refit = config.backtest.refit.when
     return {
-        "prices": f"{iso(int(data.panel.time[:, 0].min()))} to {iso(int(data.panel.time.max()))}, {data.panel.grid} bars",
+        "prices": f"{iso(int(data.panel.time[:, 0].min()))} to {iso(int(data.panel.time.max()))}",
+        "bars": data.panel.grid,
         "sha256 of the prices": data.sha256,
         "train ends": iso(data.split.train_end_time),
         "validation ends": iso(data.split.validation_end_time),
@@ -207,7 +208,7 @@ def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
         "scale of densities": config.transform,
         "calibration": config.fit.conformal.track,
         "level of the tests": f"{config.compare.alpha:g}",
-        "undefined scores": "a loss that is undefined for a row is NaN, and so is every mean over it; nothing is skipped",
+        "undefined scores": "NaN, and so is every mean over one: no row is skipped",
         "code": commit(),
         "versions": ", ".join(
             f"{name} {version(name)}" for name in ("statecast", "torch", "onnxruntime", "statsmodels")
@@ -215,7 +216,7 @@ def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
     }
 
 
-def _saved(forecasts: list[Forecasts], reference: str) -> dict[str, list[tuple[int, float]]]:
+def _saved(forecasts: Sequence[Forecasts], reference: str) -> dict[str, list[tuple[int, float]]]:
     """Give by model the CRPS saved against the reference up to some origins: (number of the origin, sum)."""
     losses = {f.model: metrics.by_origin(f, metrics.crps(f))[1] for f in forecasts}
     base = losses.pop(reference)

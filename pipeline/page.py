@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.compare import p_text
 from pipeline.comparison_figures import episodes, origin_fan, ranking, references_of, skill_by_slice
 from pipeline.cost import Cost
 from pipeline.drawing import DARK, svg, variable
 from pipeline.figures import calibration, skill_over_time
 from pipeline.forecasts import Forecasts
 from pipeline.metrics import POOLED, Scores
+from pipeline.verdicts import Comparison, Direction, p_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pipeline.compare import Comparison, Decision, Direction, Row
+    from pipeline.compare import Decision, Row
 
 MODELS = 12
 """Most models in a figure, those of lowest CRPS."""

@@ -278,7 +278,7 @@ def _check_fit_of(prices: Panel, name: str, about: dict[str, Any]) -> None:
         fitted = tuple(about.get(what, ()))
         if fitted != now:
             raise DataError(
-                f"backtest of {name}: fitted on {what} {list(fitted)}, but the store and the settings give {list(now)}. "
+                f"backtest of {name}: fitted on {what} {list(fitted)}, but store and settings give {list(now)}. "
                 f"Run `statecast train {name}` again"
             )
 

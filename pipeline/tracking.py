@@ -168,8 +168,8 @@ class Run:
     def scores(self, table: Mapping[str, Mapping[str, float | None]]) -> None:
         """Record scores of series in one call: `table[series][metric]` as `metric.series`.
 
-        The series `pooled` is all of them together and is recorded as `metric`. None is NaN, as JSON has it. Names do not depend on the
-        model, so that runs can be compared by them. One row costs about a millisecond.
+        The series `pooled` is all of them together and is recorded as `metric`. None is NaN, as JSON has it. Names do
+        not depend on the model, so that runs can be compared by them. One row costs about a millisecond.
         """
         from pipeline.metrics import POOLED
 

@@ -6,9 +6,9 @@ from simulated import HOUR, START, forecast_returns, stretch_steps
 
 from models.errors import ComparisonError
 from models.observation import MEDIAN
-from pipeline.compare import Comparison, Verdict
 from pipeline.comparison_figures import episodes, origin_fan, ranking, skill_by_slice
 from pipeline.metrics import crps
+from pipeline.verdicts import Comparison, Verdict
 
 
 def verdict(model, **skills):
