@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pipeline.stream import StreamReport
     from pipeline.training import EpochRecord
     from pipeline.verdicts import Comparison, Verdict
+    from pipeline.vintages import WriteResult
 
 
 class Screen:
@@ -100,6 +101,8 @@ class Screen:
         """Show what was read, and every fault that was met."""
         self._done()
         self.console.print(ingest_report(result.report))
+        if result.written is not None:
+            self.console.print(written_line(result.written), highlight=False)
 
 
 SHOWN = 12
@@ -116,7 +119,7 @@ def ingest_report(report: IngestReport) -> Group:
     parts += _more(len(report.files), "files")
     parts += [f"  {escape(said)}" for said in (*report.said, *_bars(report))]
     met, unmet = _met(report)
-    return Group(*parts, *_fault_lines(met), *([f"[dim]not met: {', '.join(unmet)}[/]"] if unmet else []))
+    return Group(*parts, *_fault_lines(met), *([f"[dim]none of these: {', '.join(unmet)}[/]"] if unmet else []))
 
 
 def _bars(report: IngestReport) -> list[str]:
@@ -156,15 +159,15 @@ def told_ingest(result: Ingested, store: Path) -> None:
         refused = f"; {names} would be refused, and then nothing is written" if names else ""
         console.print(f"nothing written: a dry run{refused}", highlight=False)
         return
-    written = result.written
-    revised = f", {written.revisions:,} of them revisions" if written.revisions else ""
-    console.print(
-        f"{written.added} rows added{revised}, {written.unchanged} already there: {store}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    console.print(f"{written_line(result.written)}: {store}", highlight=False, soft_wrap=True)
     if result.outdated:
         console.print(outdated_table(result.outdated))
+
+
+def written_line(written: WriteResult) -> str:
+    """Say how many rows are new in the store."""
+    revised = f", {written.revisions:,} of them revisions" if written.revisions else ""
+    return f"{written.added} rows added{revised}, {written.unchanged} already there"
 
 
 def outdated_table(outdated: Sequence[Outdated]) -> Table:
@@ -191,7 +194,7 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
         As `pipeline.compare.best_set` gives it.
     """
     references = list(dict.fromkeys(test.reference for row in rows for test in row.verdict.against))[:2]
-    table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = Table(box=box.HORIZONTALS, padding=0, pad_edge=False, show_edge=False)
     first = [f"CRPS vs {references[0]}", "p"] if references else []
     numbers = ["rMAE", *first, "80 %"]
     for name in ["model", *numbers, *references, "skill", *(["best"] if best else [])]:
@@ -205,7 +208,7 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
     hidden = len({row.series for row in rows} - {row.series for row in shown})
     rest = [f"{hidden} series more one by one: `--json`, or the page of the comparison.", ""] if hidden else []
     said = [_sentence(row) for row in rows if row.series == "pooled"]
-    title = "Walk-forward forecasts of the next price on the test split"
+    title = "Walk-forward forecasts on the test split"
     return Group("", title, "", table, "", *rest, _legend(references, best), "", *said, "")
 
 
@@ -316,7 +319,7 @@ def told_champion(promoted: Promoted) -> None:
     """Print who serves, why, and from which file."""
     console = Console()
     console.print(champion_line(promoted), highlight=False)
-    console.print(str(promoted.file), highlight=False, soft_wrap=True)
+    console.print(f"file: {promoted.file}", highlight=False, soft_wrap=True)
 
 
 def told_comparison(compared: Compared, run: str) -> None:

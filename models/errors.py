@@ -100,8 +100,10 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
 
     >>> unknown("model kind", "lsmt", ["gru", "lstm"])
     "unknown model kind 'lsmt': did you mean 'lstm'? Known: gru, lstm"
+    >>> unknown("covariate", "load", [])
+    "unknown covariate 'load'. Known: none"
     """
     choices = sorted(known)
     nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f": did you mean {nearest[0]!r}?" if nearest else "."
-    return f"unknown {what} {name!r}{hint} Known: {', '.join(choices)}"
+    return f"unknown {what} {name!r}{hint} Known: {', '.join(choices) or 'none'}"

@@ -31,6 +31,9 @@ BESIDE = (GREY, "D", PAPER)
 LABELS = 40
 """Most labels of a slice that are drawn."""
 
+AXES = {"step": "step ahead", "hour": "hour of the target (UTC)", "regime": "regime at the origin"}
+"""What the labels of a slice are, where its name does not say it."""
+
 
 def ranking(verdicts: Sequence[Verdict], members: Collection[str], alpha: float) -> Figure:
     """Draw the CRPS skill of each model against each reference, with its interval.
@@ -132,7 +135,8 @@ def skill_by_slice(slices: Mapping[str, Mapping[str, Scores]], by: str, referenc
             label = f"{name} (below what is drawn)" if (skill < lowest).all() else name
             ax.plot(range(len(shown)), skill, lw=1.2, ms=5, label=label, **style[name])
     ax.set_xticks(range(len(shown)), shown, fontsize="small")
-    ax.set_xlabel(by if len(labels) == len(shown) else f"{by} (the first {LABELS} of {len(labels)})")
+    axis = AXES.get(by, by)
+    ax.set_xlabel(axis if len(labels) == len(shown) else f"{axis} (the first {LABELS} of {len(labels)})")
     ax.set_ylabel("CRPS skill (%)")
     what = f"CRPS skill against {reference} by {by}"
     ax.set_title(f"{what}: up is better", fontsize="large")

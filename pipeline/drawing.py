@@ -108,10 +108,13 @@ def focus(ax: Axes, lines: Iterable[np.ndarray]) -> float:
 
 
 def time_axis(ax: Axes, label: str) -> None:
-    """Let the horizontal axis show times, and name it."""
+    """Let the horizontal axis show times, and name it.
+
+    Three ticks are enough: for a span of four or five days no step of the locator gives five to seven, and it warns.
+    """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator(maxticks=7)
+    locator = AutoDateLocator(minticks=3, maxticks=7)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     ax.set_xlabel(label)

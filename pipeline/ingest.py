@@ -147,13 +147,18 @@ def ingest(
 
 @contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """Make a folder for what is spilled; what a killed ingest has left is removed."""
+    """Make a folder for what is spilled; what a killed ingest has left is removed, and a data folder left empty."""
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f"{_SCRATCH}*"):
         if time.time() - left.stat().st_mtime > _ABANDONED_S:
             shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as name:
-        yield Path(name)
+    try:
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=folder) as name:
+            yield Path(name)
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _spill(rows: pl.LazyFrame, folder: Path, name: str) -> None:

@@ -128,7 +128,8 @@ def _crps_clause(test: Comparison) -> str:
 
 def _price_clause(test: Comparison) -> str:
     said = "skill on the price" if test.verdict == "better" else "no skill on the price"
-    return f"has {said} ({'the last value' if test.verdict == 'identical' else effect_text(test)})"
+    worse = f", worse than {test.reference}" if test.verdict == "worse" else ""
+    return f"has {said} ({'the last value' if test.verdict == 'identical' else effect_text(test) + worse})"
 
 
 def _direction_clause(test: Direction) -> str:

@@ -84,6 +84,7 @@ def test_skill_within_a_slice_is_that_of_its_own_rows():
     ax = skill_by_slice(slices, "step", "last").axes[0]
     np.testing.assert_allclose(ax.get_lines()[1].get_ydata(), [25.0, 0.0, 50.0])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "9", "10"]
+    assert skill_by_slice(slices, "hour", "last").axes[0].get_xlabel() == "hour of the target (UTC)"
     words = {"last": scored(calm=1.0, wild=2.0), "gru": scored(calm=1.0, wild=1.0)}
     ax = skill_by_slice(words, "regime", "last").axes[0]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["calm", "wild"]

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from pipeline.drawing import DARK, canvas, floor, strokes, svg, thinned
+from pipeline.drawing import DARK, canvas, floor, moments, strokes, svg, thinned, time_axis
 
 
 def drawing(title="a title"):
@@ -74,3 +74,15 @@ def test_the_floor_keeps_what_is_near():
     assert floor([1.0, -1.0, 1.0, -900.0]) == -4.0
     assert floor([0.0, 0.0, 5.0, -np.inf, np.nan]) == -10.0
     assert floor([]) == 0.0
+
+
+def test_every_span_of_time_has_a_few_ticks():
+    """From a minute to forty years an axis has three to seven ticks inside, and matplotlib warns of nothing."""
+    start = 1_571_616_000_000_000
+    for seconds in np.geomspace(60, 40 * 365 * 86_400, 60):
+        figure, (ax,) = canvas(1, 1, width=4.0, height=3.0)
+        ax.plot(moments(np.array([start, start + int(seconds * 1e6)])), [0, 1])
+        time_axis(ax, "time")
+        figure.draw_without_rendering()
+        low, high = ax.get_xlim()
+        assert 2 <= sum(low <= tick <= high for tick in ax.get_xticks()) <= 8, seconds

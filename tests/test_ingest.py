@@ -223,6 +223,8 @@ def test_a_dry_run_tells_and_writes_nothing(tmp_path: Path) -> None:
     assert met(report, "non_positive")[0] == 1
     assert not store.prices.exists()
     assert set(tree(tmp_path)) == {"prices.csv"}
+    ingest(IngestConfig(paths=(path,)), PriceStore(tmp_path / "desk" / "prices"), dry=True)
+    assert not (tmp_path / "desk").exists()
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -63,7 +63,7 @@ def content(models: dict[str, float], names: tuple[str, ...], length: int = 150)
     sliced = {f.model: slices.sliced(f, slices.label(f, "hour"), scale) for f in forecasts}
     return Content(
         title=f"Prices of {ODD}",
-        facts={"Data": "sha256 5555", f"Note {ODD}": ODD},
+        facts={"Data": "sha256 5555", f"Note {ODD}": ODD, "bars": "1h", "horizon": "3 steps"},
         rows=comparison_table(forecasts, scale, config),
         decision=champion(forecasts, None, config),
         best=best_set(forecasts, config),
@@ -169,6 +169,11 @@ def test_every_row_is_in_the_table_with_its_numbers(told: Content, html: str) ->
     for c in tests:
         assert f"{100 * c.skill:+.1f} % [{100 * c.low:.1f}, {100 * c.high:.1f}]" in text
     assert text.count("★") > len([p for p in told.best.values() if p >= told.alpha])
+
+
+def test_what_was_forecast_stands_below_the_decision(html: str) -> None:
+    """Bars and horizon are said before the first verdict, in their order, those that are known."""
+    assert html.index("is to serve") < html.index("bars: 1h; horizon: 3 steps</p>") < html.index("<dl>")
 
 
 def test_costs_and_facts_are_told(html: str) -> None:

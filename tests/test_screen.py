@@ -52,6 +52,26 @@ def test_the_row_of_a_comparison_has_effect_interval_and_p(workspace: Workspace)
     assert not any(line.startswith(f"{test.reference} ") and "[" in line for line in lines[:12])
 
 
+def test_wide_intervals_fit_80_columns(workspace: Workspace) -> None:
+    """Two digits before the point and a minus everywhere cut nothing."""
+    wide = {"skill": -0.188, "low": -0.241, "high": -0.125, "verdict": "worse"}
+    rows = [
+        replace(row, verdict=replace(row.verdict, against=tuple(replace(c, **wide) for c in row.verdict.against)))
+        for row in workspace.result.compared.rows
+    ]
+    text = written(comparison_table(rows, dict.fromkeys(workspace.config.models, 0.25)))
+    assert "-18.8 [-24.1, -12.5]" in text
+    assert "…" not in text
+
+
+def test_a_retrain_says_what_is_new_in_the_store(workspace: Workspace) -> None:
+    """After the account of what was read stands how many rows were added."""
+    console = Console(file=io.StringIO(), width=80)
+    Screen(console).ingested(workspace.result.ingested)
+    told = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert told.endswith("2100 rows added, 0 already there\n")
+
+
 def test_many_series_are_shown_as_sets_and_pooled(workspace: Workspace) -> None:
     """Beyond six series only pooled and sets have lines, and it is said where the rest is."""
     rows = workspace.result.compared.rows
