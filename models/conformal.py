@@ -92,8 +92,8 @@ class Conformal(nn.Module):
         self.tracked = len(gain)
         self.register_buffer("start", start.float())
         self.register_buffer("gain", gain.float())
-        self.register_buffer("levels", torch.tensor(LEVELS))
-        self.register_buffer("diagonal", torch.eye(self.tracked, dtype=torch.bool)[..., None, None])
+        self.register_buffer("levels", torch.tensor(LEVELS), persistent=False)
+        self.register_buffer("diagonal", torch.eye(self.tracked, dtype=torch.bool)[..., None, None], persistent=False)
 
     @property
     def df(self) -> Tensor:

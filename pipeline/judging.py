@@ -20,18 +20,21 @@ import numpy as np
 import torch
 from scipy import stats
 
+from models.conformal import Conformal
 from models.errors import DataError
+from models.forecaster import Forecaster
 from models.observation import LEVELS
 from models.transforms import Transform
 from pipeline import archive, champions, figures, folds, metrics, settings
 from pipeline.atomic import replacing
 from pipeline.backtest import walk_session_forward
-from pipeline.compare import Decision, Row, best_set, champion, comparison_table
+from pipeline.compare import CompareConfig, Decision, Row, best_set, champion, comparison_table, fewest_origins
 from pipeline.config import Config
 from pipeline.cost import Cost, measure
 from pipeline.forecasts import Forecasts
 from pipeline.metrics import POOLED, Scores
 from pipeline.page import Content, drawn, page
+from pipeline.passes import BEGINNING
 from pipeline.slices import label, regimes, sliced
 from pipeline.steps import (
     Data,
@@ -81,12 +84,12 @@ def compare(config: Config) -> Compared:
     forecasts = [_forecasts(config, data, name) for name in config.models]
     scale = naive_scales(data)
     rows = comparison_table(forecasts, scale, config.compare)
-    served = _incumbent(config, data, forecasts[0])
+    served, seen = _incumbent(config, data, forecasts[0])
     content = Content(
         title=f"{len(forecasts)} models on {len(data.panel.names)} series",
         facts=_facts(config, data, forecasts[0]),
         rows=rows,
-        decision=champion([*forecasts, *served], INCUMBENT if served else None, config.compare),
+        decision=decide(forecasts, served, seen, config.compare),
         best=best_set(forecasts, config.compare),
         forecasts=[*forecasts, *served],
         slices=_slices(forecasts, data, scale),
@@ -144,20 +147,56 @@ def _forecasts(config: Config, data: Data, name: str) -> Forecasts:
     return forecasts
 
 
-def _incumbent(config: Config, data: Data, like: Forecasts) -> list[Forecasts]:
-    """Forecast with the file that serves now, on the rows that are compared; nothing where none serves."""
+def decide(
+    forecasts: Sequence[Forecasts], served: Sequence[Forecasts], seen: int, config: CompareConfig | None = None
+) -> Decision:
+    """Decide who serves, by `champion`, on targets that the fit of the incumbent has not seen.
+
+    A fit that was made on the way through the test span has seen a part of it, and would be judged there by prices
+    that it knows. Where too few origins are left, the incumbent stays: nobody can be told to be better.
+
+    Parameters
+    ----------
+    forecasts : sequence of Forecasts
+        One a model.
+    served : sequence of Forecasts
+        Those of the incumbent, or nothing.
+    seen : int
+        Moment before which lies all that its fit has seen (microseconds since 1970, UTC).
+    """
+    if not served:
+        return champion(forecasts, None, config)
+    models = [*forecasts, *served]
+    fair = [f.where(f.target_time >= seen) for f in models]
+    origins, left = (len(np.unique(f.origin_time)) for f in (models[0], fair[0]))
+    if left == origins:
+        return champion(models, INCUMBENT, config)
+    part = f"{left} of {origins} origins lie after all that the fit of {INCUMBENT} has seen"
+    if left < (needed := fewest_origins(models[0], config)):
+        reason = f"{INCUMBENT} keeps its place: {part}, and a test needs {needed}"
+        return Decision(model=INCUMBENT, challenger=None, reason=reason, numbers={"origins": float(left)})
+    decision = champion(fair, INCUMBENT, config)
+    return replace(decision, reason=f"{decision.reason}; only {part}, and only these count")
+
+
+def _incumbent(config: Config, data: Data, like: Forecasts) -> tuple[list[Forecasts], int]:
+    """Forecast with the file that serves now, on the rows that are compared, and say before when all it has seen lies.
+
+    Nothing where none serves.
+    """
     folder = config.folder / "champions"
     if not (folder / f"{config.champion}.json").exists():
-        return []
+        return [], BEGINNING
     session = champions.load(folder, config.champion)
     origins = replace(data.split, validation_end_time=int(like.target_time.min())).origins(data.panel, "test")
     served = walk_session_forward(session, INCUMBENT, data.transform, data.panel, origins)
     same = session.metadata.transform == data.transform.describe()
-    return [served if same else on_scale(served, data.transform)]
+    seen = int(datetime.fromisoformat(session.metadata.cutoff_time).timestamp()) * 1_000_000
+    return [served if same else on_scale(served, data.transform)], seen
 
 
 def on_scale(forecasts: Forecasts, transform: Transform) -> Forecasts:
-    """Restate densities on the scale of another transform, so that their median and quartiles stay the same prices.
+    """Restate densities on the scale of another transform, by the median and the quartiles that are published.
 
     A champion has the scale of its own fit: the asinh of prices depends on the train split, and the kind of
     transform may have changed. Outcomes are on the scale of `transform` already.
@@ -219,7 +258,7 @@ def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
 def _saved(forecasts: Sequence[Forecasts], reference: str) -> dict[str, list[tuple[int, float]]]:
     """Give by model the CRPS saved against the reference up to some origins: (number of the origin, sum)."""
     losses = {f.model: metrics.by_origin(f, metrics.crps(f))[1] for f in forecasts}
-    base = losses.pop(reference)
+    base = losses[reference]
     at = np.unique(np.linspace(0, len(base) - 1, POINTS).astype(int))
     return {
         name: list(zip(at.tolist(), np.cumsum(base - loss)[at].tolist(), strict=True)) for name, loss in losses.items()
@@ -290,13 +329,17 @@ def _record_model(config: Config, child: Run, name: str, comparison: dict[str, A
     child.file(serving_path(config, name), "model")
 
 
-def _record_fit(child: Run, forecaster: Any, about: dict[str, Any]) -> None:
-    """Log the training curves of a network, the parameters of any other model."""
+def _record_fit(child: Run, forecaster: Forecaster, about: dict[str, Any]) -> None:
+    """Log the training curves of a network; of any other model its parameters and calibration."""
     if about["records"]:
         losses = [(r["epoch"], r["train_loss"], r["validation_loss"]) for r in about["records"]]
         child.curve({"step": k, "train_loss": t, "validation_loss": v} for k, t, v in losses)
         figure = figures.loss_curves(losses, model=forecaster.name, series=", ".join(about["series"]))
         child.figure(figure, "figures/loss.png")
         return
-    tables = {k.removeprefix("core."): v.tolist() for k, v in forecaster.state_dict().items()}
-    child.json({"rows": ["pooled", *about["series"]], "parameters": tables}, "parameters.json")
+    core, calibration = forecaster.core, {}
+    if isinstance(core, Conformal):
+        core, calibration = core.core, {"start": core.start.tolist(), "gain": core.gain.tolist()}
+    tables = {k: v.tolist() for k, v in core.state_dict().items()}
+    fit = {"rows": ["pooled", *about["series"]], "parameters": tables, "calibration": calibration}
+    child.json(fit, "parameters.json")

@@ -127,9 +127,9 @@ def smoothed_prices(patch: pytest.MonkeyPatch) -> None:
 
 def naive_scale_of_all(patch: pytest.MonkeyPatch) -> None:
     """Take the denominator of the MASE from all prices."""
-    honest = steps._naive_scale
+    honest = steps.naive_scales
     patch.setattr(
-        steps, "_naive_scale", lambda data: honest(replace(data, split=replace(data.split, train_end_time=2**62)))
+        steps, "naive_scales", lambda data: honest(replace(data, split=replace(data.split, train_end_time=2**62)))
     )
 
 

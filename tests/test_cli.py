@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def test_the_steps_one_by_one_give_a_champion(statecast: Call, workspace: Worksp
     code, out, _ = statecast("compare", *desk)
     assert code == 0
     assert "decision: last_value: no skill" in out
-    assert out.count("figure: ") == 5
+    assert "desk/comparison.html" in out.replace("\n", "")
     code, out, _ = statecast("promote", *desk)
     assert (code, "last_value serves as version 1" in out) == (0, True)
     assert champions.load(tmp_path / "desk" / "champions", "champion").metadata.name == "last_value"
@@ -239,7 +240,7 @@ def test_a_retrain_ends_with_the_table_and_the_champion(statecast: Call, desk: l
     code, out, _ = statecast("retrain", *desk, "-s", 'models=["last_value", "ar"]')
     assert code == 0
     assert out.count("✓") == 8
-    assert "last_value: " in out
+    assert "last_value is not distinguishable from ar" in " ".join(out.split())
     assert "gru keeps serving as version 1" in out
 
 
@@ -452,6 +453,8 @@ def test_ctrl_c_says_how_to_go_on(looked_at: list[object], tmp_path: Path) -> No
         while process.poll() is None:  # a signal just before a read is seen after it: Ctrl-C is pressed until it helps
             time.sleep(1)
             process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):  # a second one would interrupt the ending itself
+                process.wait(20)
         err = process.stderr.read().decode()
     assert process.returncode == INTERRUPTED
     assert err.startswith("interrupted: run the same command again")
