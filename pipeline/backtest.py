@@ -140,7 +140,7 @@ def walk(
     gap : int
         Origin times between the moment of a refit and the first origin that it serves.
     window : int
-        Latest known rows that the policy may look at.
+        Latest known rows of step 1 that the policy may look at.
 
     Raises
     ------
@@ -174,7 +174,8 @@ class _Operations:
 
     def ask(self, rows: Forecasts, end: int) -> int:
         """Ask up to the end of a stretch or to the next fold's start, and give that moment."""
-        known = rows if self._known is None else joined([self._known, rows])
+        first = rows.where(rows.step == 1)  # later steps overlap: they are wrong together, for the true model too
+        known = first if self._known is None else joined([self._known, first])
         known = _taken(known, np.argsort(known.target_time, kind="stable"))
         while self._asked < len(self.moments) and self.moments[self._asked] < self._until(end):
             self._ask_at(self._asked, known)

@@ -45,7 +45,8 @@ class RefitConfig:
         Largest Kolmogorov-Smirnov distance of the PIT values from the uniform, 0 to 1 (when = "drift"); it judges
         forecasts that have a density.
     window : int
-        Latest forecasts whose outcome is known, over which both are taken, 10 or more (when = "drift").
+        Latest forecasts of the next step whose outcome is known, over which both are taken, 10 or more (when =
+        "drift").
     least : int
         Least origin times from one fit to the next, 1 or more (when = "drift").
     """
@@ -81,8 +82,8 @@ class Signals:
     since : int
         Origin times from that one to this one.
     latest : function
-        Gives the latest rows whose target is not after `time`: the forecasts that served, with their outcomes, in the
-        order of their targets. As many as the walk's `window`, or none before there are so many.
+        Gives the latest rows of step 1 whose target is not after `time`: the forecasts that served, with their
+        outcomes, in the order of their targets. As many as the walk's `window`, or none before there are so many.
     """
 
     time: int
