@@ -182,7 +182,8 @@ class _Field:
         if not counts.any() or np.isnan(f.quantile).any():
             return None
         rate, low, high = hit_rate(f, 1 - self.config.alpha)
-        together = _centred(called[counts], f.series[counts]) * _centred(went[counts], f.series[counts])
+        cell = f.series[counts].astype(np.int64) * (self._horizon + 1) + f.step[counts]
+        together = _centred(called[counts], cell) * _centred(went[counts], cell)
         _, by_time = by_origin(f.where(counts), together)
         self._refuse_few(len(by_time))
         statistic, two_sided = zero_mean(by_time, self._horizon)
@@ -198,12 +199,21 @@ class _Field:
         )
 
     def _refuse_few(self, origins: int) -> None:
-        needed = max(self.config.min_origins, ORIGINS_PER_STEP * self._horizon)
+        needed = _fewest(self.config, self._horizon)
         if origins < needed:
             raise ComparisonError(
                 f"a test on {self.series} needs at least {needed} origins for steps up to {self._horizon}; "
                 f"came {origins}. Take a longer test split"
             )
+
+
+def fewest_origins(forecasts: Forecasts, config: CompareConfig | None = None) -> int:
+    """Say how many origins a test of these forecasts needs."""
+    return _fewest(config or CompareConfig(), int(forecasts.step.max(initial=1)))
+
+
+def _fewest(config: CompareConfig, horizon: int) -> int:
+    return max(config.min_origins, ORIGINS_PER_STEP * horizon)
 
 
 def _centred(flags: np.ndarray, group: np.ndarray) -> Vector:

@@ -175,7 +175,7 @@ def block_bootstrap_skill(loss: Vector, reference_loss: Vector, alpha: float = 0
     first = np.random.default_rng(SEED).integers(n, size=(REPLICATIONS, -(-n // length)))
     total, reference_total = (_resampled(x, first, length) for x in (loss, reference_loss))
     with np.errstate(divide="ignore", invalid="ignore"):
-        skill = 1 - total / reference_total
+        skill = np.where(total == reference_total, 0.0, 1 - total / reference_total)
     low, high = np.quantile(skill, (alpha / 2, 1 - alpha / 2), method="inverted_cdf")
     return float(low), float(high)
 
@@ -195,7 +195,8 @@ def _block_length(values: Sequence[Vector]) -> int:
 
     n = len(values[0])
     varying = [x / np.max(np.abs(x)) for x in values if np.ptp(x) > 0]
-    asked = [np.asarray(optimal_block_length(x)["circular"])[0] for x in varying]
+    with np.errstate(divide="ignore", invalid="ignore"):  # below ten values it divides by no lags at all
+        asked = [np.asarray(optimal_block_length(x)["circular"])[0] for x in varying]
     return int(min(np.ceil(np.nanmax(asked, initial=n ** (1 / 3))), max(1, n // 4)))
 
 

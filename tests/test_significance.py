@@ -190,6 +190,21 @@ def test_blocks_are_wide_where_losses_hang_together(rng):
     assert width[0.8] / width[0.0] == pytest.approx(3.0, rel=0.2)  # √((1 + 0.8) / (1 - 0.8))
 
 
+def test_losses_that_are_mostly_zero_have_an_interval():
+    """A resample in which neither model lost anything has skill zero, and is not unknown."""
+    loss = np.zeros(60)
+    loss[5] = 1.0
+    assert block_bootstrap_skill(loss, 2 * loss) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("n", [8, 9])
+def test_the_fewest_origins_have_an_interval_and_a_best_set(rng, n):
+    """Eight origins, the fewest that settings allow, give numbers and no warning."""
+    a, b = rng.exponential(size=(2, n))
+    assert np.isfinite(block_bootstrap_skill(a, b)).all()
+    assert max(model_confidence_set({"a": a, "b": b}).values()) == 1.0
+
+
 def test_the_set_of_the_best_leaves_out_what_is_worse(rng):
     """Two equals stay, one of them alone is not named the best; a much worse one is out; copies share a p-value."""
     good = rng.exponential(size=500)
