@@ -179,6 +179,9 @@ def outdated_table(outdated: Sequence[Outdated]) -> Table:
 
 
 WORDS = {"better": "better", "worse": "worse", "identical": "same", "indistinguishable": "even"}
+COLUMNS = 80
+"""Width that a table is to fit; where it does not, its columns move closer together."""
+
 FEW = 6
 """So many series are shown one by one; of more, only the sets and pooled."""
 
@@ -194,7 +197,7 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
         As `pipeline.compare.best_set` gives it.
     """
     references = list(dict.fromkeys(test.reference for row in rows for test in row.verdict.against))[:2]
-    table = Table(box=box.HORIZONTALS, padding=0, pad_edge=False, show_edge=False)
+    table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     first = [f"CRPS vs {references[0]}", "p"] if references else []
     numbers = ["rMAE", *first, "80 %"]
     for name in ["model", *numbers, *references, "skill", *(["best"] if best else [])]:
@@ -205,6 +208,8 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
             table.add_section()
             table.add_row(_place(row))
         table.add_row(*_cells(row, references), *_membership(row, best))
+    if Console(width=10 * COLUMNS).measure(table).maximum > COLUMNS:
+        table.padding = 0
     hidden = len({row.series for row in rows} - {row.series for row in shown})
     rest = [f"{hidden} series more one by one: `--json`, or the page of the comparison.", ""] if hidden else []
     said = [_sentence(row) for row in rows if row.series == "pooled"]
