@@ -68,7 +68,7 @@ class CompareConfig:
         if self.min_origins < 8:
             raise ConfigError(f"min_origins must be at least 8; came {self.min_origins}")
         for name, patterns in self.sets.items():
-            if name == POOLED or not patterns.split():
+            if name in {POOLED, ""} or not patterns.split():
                 raise ConfigError(
                     f"a set needs a name other than {POOLED!r} and patterns of series; came {name!r}: {patterns!r}"
                 )
@@ -154,7 +154,7 @@ class _Field:
     def compare(self, name: str, reference: str, loss: Loss) -> Comparison:
         """Test one model against another; refuse too few origins."""
         ours, theirs = self.loss(name, loss), self.loss(reference, loss)
-        self._refuse_few(len(ours))
+        self.refuse_few(len(ours))
         statistic, p_value = diebold_mariano(ours, theirs, self._horizon)
         same = identical(ours, theirs)
         with np.errstate(divide="ignore"):
@@ -185,7 +185,7 @@ class _Field:
         cell = f.series[counts].astype(np.int64) * (self._horizon + 1) + f.step[counts]
         together = _centred(called[counts], cell) * _centred(went[counts], cell)
         _, by_time = by_origin(f.where(counts), together)
-        self._refuse_few(len(by_time))
+        self.refuse_few(len(by_time))
         statistic, two_sided = zero_mean(by_time, self._horizon)
         p_value = float(two_sided / 2 if statistic > 0 else 1 - two_sided / 2)
         return Direction(
@@ -198,7 +198,8 @@ class _Field:
             skill=p_value < self.config.alpha,
         )
 
-    def _refuse_few(self, origins: int) -> None:
+    def refuse_few(self, origins: int) -> None:
+        """Refuse a test over fewer origins than it needs."""
         needed = _fewest(self.config, self._horizon)
         if origins < needed:
             raise ComparisonError(
@@ -482,7 +483,9 @@ def best_set(forecasts: Sequence[Forecasts], config: CompareConfig | None = None
     """
     models = _by_aligned_model(forecasts)
     rivals = _Field(models, {}, config or CompareConfig(), POOLED)
-    return model_confidence_set({name: rivals.loss(name, "crps") for name in models})
+    losses = {name: rivals.loss(name, "crps") for name in models}
+    rivals.refuse_few(len(losses[forecasts[0].model]))
+    return model_confidence_set(losses)
 
 
 # ------------------------------------------------------------------------------------- the rule of promotion

@@ -359,6 +359,13 @@ def test_the_best_set_holds_the_best_and_what_cannot_be_told_from_it(market):
     assert max(found["biased"], found["ar"]) < 0.05
 
 
+def test_a_best_set_of_too_few_origins_is_refused(market):
+    """Two origins say how many are needed, as a test would."""
+    few = [f.where(f.origin_time < START + 2 * HOUR) for f in rivals(market)]
+    with pytest.raises(ComparisonError, match="at least 30 origins for steps up to 1; came 2"):
+        best_set(few)
+
+
 def test_a_table_of_different_rows_is_refused(market):
     """One model with other rows stops the table."""
     models = rivals(market)
