@@ -27,7 +27,7 @@ from models.observation import LEVELS
 from models.transforms import Transform
 from pipeline import archive, champions, figures, folds, metrics, settings
 from pipeline.atomic import replacing
-from pipeline.backtest import walk_session_forward
+from pipeline.backtest import BacktestConfig, walk_session_forward
 from pipeline.compare import CompareConfig, Decision, Row, best_set, champion, comparison_table, fewest_origins
 from pipeline.config import Config
 from pipeline.cost import Cost, measure
@@ -234,7 +234,6 @@ def _cost(config: Config, name: str) -> Cost:
 
 def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
     """Say how the comparison was made."""
-    refit = config.backtest.refit.when
     return {
         "prices": f"{iso(int(data.panel.time[:, 0].min()))} to {iso(int(data.panel.time.max()))}",
         "bars": data.panel.grid,
@@ -243,16 +242,22 @@ def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
         "validation ends": iso(data.split.validation_end_time),
         "test": f"{len(np.unique(like.origin_time)):,} origins, {len(like):,} forecasts a model",
         "horizon": f"{config.fit.horizon} step{'s' if config.fit.horizon > 1 else ''}",
-        "refits": refit if refit == "never" else f"{refit}, {config.backtest.start}",
+        "refits": refit_rule(config.backtest),
         "scale of densities": config.transform,
         "calibration": config.fit.conformal.track,
-        "level of the tests": f"{config.compare.alpha:g}",
-        "undefined scores": "NaN, and so is every mean over one: no row is skipped",
         "code": commit(),
         "versions": ", ".join(
             f"{name} {version(name)}" for name in ("statecast", "torch", "onnxruntime", "statsmodels")
         ),
     }
+
+
+def refit_rule(config: BacktestConfig) -> str:
+    """Say when models were fitted again on the way, and where their networks began."""
+    refit = config.refit
+    begin = {"scratch": "scratch", "warm": "the weights before"}[config.start]
+    rules = {"every": f"every {refit.every:,} origin times", "schedule": f"at {refit.cron!r} UTC", "drift": "on drift"}
+    return f"{rules[refit.when]}, networks from {begin}" if refit.when in rules else refit.when
 
 
 def _saved(forecasts: Sequence[Forecasts], reference: str) -> dict[str, list[tuple[int, float]]]:

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from simulated import HOUR, START, forecast_returns
 
-from pipeline.judging import INCUMBENT, decide
+from pipeline.backtest import BacktestConfig
+from pipeline.judging import INCUMBENT, decide, refit_rule
+from pipeline.refit import RefitConfig
 
 
 @pytest.fixture
@@ -40,3 +42,11 @@ def test_without_an_incumbent_the_last_value_is_the_one_to_beat(models):
     """A first comparison is decided on all origins."""
     last_value = replace(models[1][0], model="last_value")
     assert decide([*models[0], last_value], [], seen=START + 301 * HOUR).model == "last_value"
+
+
+def test_the_rule_of_refits_is_told_in_words():
+    """The page says when models were fitted again, with its number, and where networks began."""
+    assert refit_rule(BacktestConfig()) == "never"
+    every = BacktestConfig(refit=RefitConfig(when="every", every=1500), start="warm")
+    assert refit_rule(every) == "every 1,500 origin times, networks from the weights before"
+    assert refit_rule(BacktestConfig(refit=RefitConfig(when="drift"))) == "on drift, networks from scratch"
