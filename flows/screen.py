@@ -280,7 +280,7 @@ def _legend(references: Sequence[str], best: Mapping[str, float] | None) -> str:
     """Explain the columns."""
     first = (
         f"CRPS vs {references[0]}: percent by which the CRPS, the loss of the whole distribution, is lower, with its "
-        "bootstrap interval. p: of the Diebold-Mariano test of it, adjusted for the number of series, or of models. "
+        "bootstrap interval. p: of the Diebold-Mariano test of it, adjusted for the number of series and models. "
         f"{', '.join(references)}: better, worse, even (not told apart) or same by that test. "
         if references
         else ""

@@ -51,7 +51,8 @@ class CompareConfig:
     last_value : str
         Name of the model that has to be beaten for skill on the price.
     references : tuple of str
-        Names of the models that every other is compared with in CRPS; the first one has a column of its own.
+        Names of the models that every other is compared with in CRPS, where they are among the models; the first one
+        has a column of its own.
     sets : dict of str
         Names of sets of series with their patterns, separated by spaces: `energy = "WTI BRENT* gas-?"`.
     """
@@ -320,10 +321,7 @@ def _judge(rivals: _Field, name: str) -> Verdict:
     config = rivals.config
     questions: list[tuple[str, Loss]] = [(reference, "crps") for reference in config.references]
     for reference, loss in [*questions, (config.last_value, "scaled_error")]:
-        if reference == name:
-            continue
-        if reference not in rivals.models:
-            untested[reference] = "no forecasts"
+        if reference == name or reference not in rivals.models:
             continue
         try:
             made.append(rivals.compare(name, reference, loss))
@@ -356,9 +354,10 @@ def comparison_table(
 ) -> list[Row]:
     """Score and judge every model on every series, on every set, and pooled.
 
-    P-values of one question are adjusted. On series, for each model over the series by Benjamini & Hochberg, since a
-    share of series is claimed. On sets, and pooled, over the models (and sets) by Holm, since each of few is a claim of
-    its own, and whoever looks at eight models for one with skill finds it too easily.
+    P-values of one question are adjusted. On series and pooled by Benjamini & Hochberg, over all series and models
+    together: of the claims that a table makes about series, and of those it makes about all of them, a share of alpha
+    is false, however many models are looked at for one with skill. On sets by Holm over the sets, for each model,
+    since each of few is a claim of its own.
 
     Parameters
     ----------
@@ -405,7 +404,7 @@ def _judged(
 ) -> dict[tuple[str, str], Verdict]:
     """Judge every model on every place, the tests of a family adjusted together: verdicts by (place, model)."""
     every = [(place, model) for model in models for place in fields]
-    families = [every] if correction == "holm" else [[k for k in every if k[1] == model] for model in models]
+    families = [every] if correction == "fdr_bh" else [[k for k in every if k[1] == model] for model in models]
     verdicts = {}
     for family in families:
         told = _together([_judge(fields[place], model) for place, model in family], correction, alpha)
@@ -424,8 +423,10 @@ def _by_aligned_model(forecasts: Sequence[Forecasts]) -> dict[str, Forecasts]:
 def _groups(f: Forecasts, config: CompareConfig) -> list[tuple[Correction, dict[str, tuple[str, ...]]]]:
     """List what is tested together, with its correction: places (a series, a set, pooled) and their series."""
     present = tuple(f.names[i] for i in np.unique(f.series))
+    if POOLED in present:
+        raise ConfigError(f"a series is called {POOLED!r}, as all of them together are; give it another name")
     sets = {name: _members(name, patterns, present) for name, patterns in config.sets.items()}
-    return [("fdr_bh", {name: (name,) for name in present}), ("holm", sets), ("holm", {POOLED: present})]
+    return [("fdr_bh", {name: (name,) for name in present}), ("holm", sets), ("fdr_bh", {POOLED: present})]
 
 
 def _members(name: str, patterns: str, series: Sequence[str]) -> tuple[str, ...]:

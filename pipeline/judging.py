@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -46,16 +46,28 @@ from pipeline.steps import (
     read_json,
     serving_path,
     sha256_of,
+    walk_key,
     write_json,
 )
 from pipeline.tracking import Run, Tracker
 from pipeline.training import resolve_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INCUMBENT = "incumbent"
 """Name in the comparison of the champion that serves now, judged by its own file."""
 
 SLICES = ("step", "hour", "regime")
 """What scores are sliced by on the page, where it makes more than one slice."""
+
+CALIBRATION = {
+    "off": "none",
+    "split": "offsets fixed on the validation split",
+    "first": "offsets follow the outcomes of the next step",
+    "all": "offsets follow the outcomes of every step",
+}
+"""What is done to quantiles, in words."""
 
 POINTS = 200
 """Most points of the curve of saved CRPS that is logged."""
@@ -98,15 +110,16 @@ def compare(config: Config) -> Compared:
         reference=config.compare.last_value,
         alpha=config.compare.alpha,
     )
+    pictures = drawn(content)
     write_json(config.folder / "comparison.json", _account(config, data, content))
     with replacing(config.folder / "comparison.html") as file:
-        file.write(page(content).encode())
+        file.write(page(content, pictures).encode())
     return Compared(
         rows=rows,
         best=dict(content.best),
         decision=content.decision,
         page=config.folder / "comparison.html",
-        figures=_save_figures(config.folder / "figures", content),
+        figures=_save_figures(config.folder / "figures", pictures),
     )
 
 
@@ -126,23 +139,22 @@ def _account(config: Config, data: Data, content: Content) -> dict[str, Any]:
     }
 
 
-def _save_figures(folder: Path, content: Content) -> list[Path]:
+def _save_figures(folder: Path, pictures: Mapping[str, Figure]) -> list[Path]:
     """Write the figures of the page as PNG; older ones go."""
     for old in folder.glob("*.png"):
         old.unlink()
-    return [figures.save(figure, folder / f"{name}.png") for name, figure in drawn(content).items()]
+    return [figures.save(figure, folder / f"{name}.png") for name, figure in pictures.items()]
 
 
 def _forecasts(config: Config, data: Data, name: str) -> Forecasts:
-    """Read the forecasts of a model, which must reach to the last price."""
-    forecasts = archive.load(folds.rows_of(config.folder, name))
-    if folds.account(config.folder, name).get("serving") is None:
+    """Read the forecasts of a model, which must be of the prices, the settings and the fit that are there now."""
+    forecasts, walked = archive.load(folds.rows_of(config.folder, name)), folds.account(config.folder, name)
+    if walked.get("serving") is None:
         raise DataError(f"compare: {name} was not walked to the end. Run `statecast backtest {name}` again")
-    reach, last = int(forecasts.target_time.max()), int(data.panel.time[data.panel.mask].max())
-    if reach != last:
+    if walked["key"] != walk_key(config, data, name):
         raise DataError(
-            f"compare: the forecasts of {name} end at {iso(reach)}, the prices in the store at {iso(last)}. Run "
-            f"`statecast backtest {name}` again, or `statecast retrain`"
+            f"compare: the forecasts of {name} were made with other prices, another fit, or other settings of split, "
+            f"transform or backtest than now. Run `statecast backtest {name}` again, or `statecast retrain`"
         )
     return forecasts
 
@@ -241,10 +253,10 @@ def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:
         "train ends": iso(data.split.train_end_time),
         "validation ends": iso(data.split.validation_end_time),
         "test": f"{len(np.unique(like.origin_time)):,} origins, {len(like):,} forecasts a model",
-        "horizon": f"{config.fit.horizon} step{'s' if config.fit.horizon > 1 else ''}",
+        "horizon": f"{like.step.max()} step{'s' if like.step.max() > 1 else ''}",
         "refits": refit_rule(config.backtest),
         "scale of densities": config.transform,
-        "calibration": config.fit.conformal.track,
+        "calibration": CALIBRATION[config.fit.conformal.track],
         "code": commit(),
         "versions": ", ".join(
             f"{name} {version(name)}" for name in ("statecast", "torch", "onnxruntime", "statsmodels")

@@ -84,8 +84,8 @@ class Content:
     alpha: float
 
 
-def page(content: Content) -> str:
-    """Write the page.
+def page(content: Content, figures: Mapping[str, Figure]) -> str:
+    """Write the page around its figures, as `drawn` gives them.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def page(content: Content) -> str:
     """
     from jinja2 import Environment, StrictUndefined
 
-    pictures = {name: svg(figure, name) for name, figure in drawn(content).items()}
+    pictures = {name: svg(figure, name) for name, figure in figures.items()}
     template = resources.files("pipeline").joinpath("page.html").read_text(encoding="utf-8")
     html = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return html.from_string(template).render(

@@ -139,7 +139,9 @@ def _given(config: IngestConfig) -> Iterator[Setting]:
 def _source(config: IngestConfig, report: IngestReport) -> Iterator[Setting]:
     yield Setting(name="ingest.paths", value=config.paths, reason="what to read; a glob takes new files in too")
     if report.others and not config.columns.values:
-        why = "numbers beside the price, kept as covariates; take out what you do not want"
+        why = (
+            "numbers beside the price, kept as covariates; past = [...] or ahead = [...] makes them inputs of networks"
+        )
         yield Setting(name="ingest.columns.values", value=report.others, reason=why)
 
 

@@ -252,7 +252,7 @@ def backtest(config: Config, name: str, on_fold: Callable[[int], None] = lambda 
     forecaster, about = checkpoint.load(trained)
     data = load(config)
     _check_fit_of(data.panel, name, about)
-    key = _walk_key(config, data, trained)
+    key = walk_key(config, data, name)
 
     def refit(fold: Fold, before: Forecaster, path: Path) -> None:
         _refit(config, data, name, fold, before, path, key)
@@ -283,10 +283,11 @@ def _check_fit_of(prices: Panel, name: str, about: dict[str, Any]) -> None:
             )
 
 
-def _walk_key(config: Config, data: Data, trained: Path) -> str:
-    """Name what a walk depends on: with any of it changed, it begins anew."""
-    depends = [settings.digest(part) for part in (config.backtest, config.split, config.fit)]
-    return hashlib.sha256(" ".join([*depends, data.sha256, sha256_of(trained)]).encode()).hexdigest()
+def walk_key(config: Config, data: Data, name: str) -> str:
+    """Name what the walk of a model depends on: with any of it changed, it begins anew."""
+    parts = (config.backtest, config.split, *((config.fit,) if config.backtest.refit.when != "never" else ()))
+    depends = [*map(settings.digest, parts), config.transform, data.sha256, sha256_of(model_path(config, name))]
+    return hashlib.sha256(" ".join(depends).encode()).hexdigest()
 
 
 def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster, path: Path, key: str) -> None:

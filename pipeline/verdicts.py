@@ -29,7 +29,7 @@ class Comparison:
         Diebold-Mariano statistic, negative where the model is better, and its two-sided p-value; 0 and 1 for
         identical losses.
     p_adjusted : float
-        The p-value after Benjamini-Hochberg over the series, or Holm over the models of the sets or of the whole.
+        The p-value after Benjamini-Hochberg over series and models, or after Holm over sets.
     n : int
         Number of origin times.
     verdict : {"better", "worse", "identical", "indistinguishable"}

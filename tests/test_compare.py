@@ -226,7 +226,7 @@ def test_skill_on_price_and_direction_is_said_where_there_is_some(rng):
     verdict = judge(metrics.by_model(models), "oracle", SCALE)
     assert verdict.text.startswith("oracle has skill on the price (+")
     assert "has skill on direction (hits 7" in verdict.text
-    assert verdict.text.endswith("is not tested against ar, garch (no forecasts)")
+    assert "ar" not in {c.reference for c in verdict.against}, "a reference that is not among the models is no question"
     assert verdict.direction.low < verdict.direction.hit_rate < verdict.direction.high
     assert verdict.direction.n == 200
 
@@ -287,8 +287,9 @@ def test_the_table_has_a_row_for_each_model_and_series(market):
         "model", "series", "rmae", "crps", "log_score", "coverage_80", "coverage_95",
         "skill_ar", "p_ar", "skill_garch", "p_garch", "verdict",
     ]  # fmt: skip
-    second = compare(models[2], models[1]).p_value
-    assert flat["p_ar"] == pytest.approx(3 * second), "Holm: the third of four is no smaller than the second"
+    raw = {f.model: compare(f, models[1]).p_value for f in models if f.model != "ar"}
+    adjusted = dict(zip(raw, multipletests(list(raw.values()), method="fdr_bh")[1], strict=True))
+    assert flat["p_ar"] == pytest.approx(adjusted["gru"]), "over the models of the question"
     assert flat["rmae"] == pytest.approx(1.0)
     assert json.loads(json.dumps(asdict(row)))["verdict"]["against"][1]["verdict"] == "indistinguishable"
 
@@ -316,7 +317,7 @@ def test_sets_without_series_are_refused_with_the_series_there_are(market):
 
 
 def test_verdicts_on_many_series_are_adjusted(rng):
-    """Over the series by Benjamini-Hochberg, over the sets by Holm, pooled not at all; the verdict follows."""
+    """Over the series by Benjamini-Hochberg, over the sets by Holm, one pooled test not at all; the verdict follows."""
     returns = 0.01 * rng.normal(size=(12, 120))
     scales = 0.01 * np.exp(0.06 * rng.normal(size=returns.shape))
     models = [forecast_returns("last_value", returns, scale=0.01), forecast_returns("gru", returns, scale=scales)]
@@ -331,6 +332,26 @@ def test_verdicts_on_many_series_are_adjusted(rng):
         assert (test.verdict == "indistinguishable") == (test.p_adjusted >= 0.1)
         assert p_text(test.p_adjusted) in row.verdict.text
     assert any(test.p_value < 0.1 <= test.p_adjusted for test in made)
+
+
+def test_claims_about_series_are_adjusted_over_the_models_too(rng):
+    """All p-values of one question on all series and models are one family of Benjamini-Hochberg."""
+    returns = 0.01 * rng.normal(size=(4, 120))
+    models = [forecast_returns("last_value", returns, scale=0.01)]
+    models += [
+        forecast_returns(name, returns, scale=0.01 * np.exp(0.06 * rng.normal(size=returns.shape))) for name in "abc"
+    ]
+    rows = comparison_table(models, {f"S{i}": 1.0 for i in range(4)}, CompareConfig(references=("last_value",)))
+    made = [row.verdict.against[0] for row in rows if row.verdict.against and row.series != "pooled"]
+    expected = multipletests([test.p_value for test in made], method="fdr_bh")[1]
+    assert len(made) == 12
+    assert [test.p_adjusted for test in made] == pytest.approx(expected)
+
+
+def test_a_series_called_pooled_is_refused(rng):
+    """Its rows could not be told from those of all series."""
+    with pytest.raises(ConfigError, match="called 'pooled'"):
+        comparison_table([forecast_returns("last_value", rng.normal(size=(1, 60)), names=["pooled"])], {"pooled": 1.0})
 
 
 @pytest.mark.parametrize(

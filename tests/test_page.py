@@ -88,7 +88,7 @@ def told() -> Content:
 @pytest.fixture(scope="module")
 def html(told: Content) -> str:
     """Write its page."""
-    return page.page(told)
+    return page.page(told, page.drawn(told))
 
 
 def test_the_page_is_whole_in_itself(html: str) -> None:
@@ -117,7 +117,7 @@ def test_names_are_shown_as_they_are(html: str) -> None:
 
 def test_the_same_content_gives_the_same_bytes(told: Content, html: str) -> None:
     """A page made twice is one page."""
-    assert page.page(told) == html
+    assert page.page(told, page.drawn(told)) == html
 
 
 def test_the_decision_and_every_verdict_come_before_any_figure(told: Content, html: str) -> None:
@@ -197,7 +197,7 @@ def test_figures_follow_the_colours_of_the_page(html: str) -> None:
 def test_a_model_that_serves_but_was_not_compared_does_not_end_the_page(told: Content) -> None:
     """Where the decision names a model without forecasts, the single forecasts are of another one, named."""
     other = replace(told, decision=replace(told.decision, model="incumbent"), costs={}, slices={}, refits={})
-    text = Parsed(page.page(other)).text
+    text = Parsed(page.page(other, page.drawn(other))).text
     assert "incumbent is to serve" in text
     assert "Single forecasts of last_value" in text
     assert "One tick" not in text
@@ -209,7 +209,7 @@ def test_the_page_is_bounded() -> None:
     few = content(models, ("a", "b"), length=1500)
     row = few.rows[0]
     more = [replace(row, series=f"series {k}", model=m) for k in range(70) for m in models]
-    whole = page.page(replace(few, rows=[*few.rows, *more]))
+    whole = page.page(replace(few, rows=[*few.rows, *more]), page.drawn(few))
     assert len(whole) < 5e6
     assert "2 models of higher CRPS are in the table" in whole
     assert "12 more series are in comparison.json" in whole

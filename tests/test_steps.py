@@ -25,6 +25,7 @@ from models.errors import ConfigError, DataError, IntegrityError, PolicyError
 from models.observation import LEVELS
 from models.transforms import AsinhDifference, LogReturn
 from pipeline import archive, champions, judging, promotion, steps
+from pipeline.backtest import BacktestConfig
 from pipeline.prices import PriceStore
 from pipeline.session import Session
 from pipeline.stream import run as run_stream
@@ -249,8 +250,18 @@ def test_forecasts_go_with_their_model(copied: Any) -> None:
         judging.compare(copied)
 
 
+def test_forecasts_of_other_settings_are_not_compared(copied: Any) -> None:
+    """Another split or refit rule than that of the walk is refused; settings that it does not depend on are not."""
+    other = replace(copied, split=replace(copied.split, test=0.3))
+    with pytest.raises(DataError, match="other settings of split"):
+        judging.compare(other)
+    with pytest.raises(DataError, match="backtest than now"):
+        judging.compare(replace(copied, backtest=BacktestConfig(gap=1)))
+    judging.compare(replace(copied, models=("last_value", "ar")))
+
+
 def test_new_prices_ask_for_a_new_walk_and_no_new_fit(copied: Any, tmp_path: Path) -> None:
-    """Forecasts that end before the prices do are refused; walked on, the models as they stand are compared."""
+    """Forecasts of other prices than those of now are refused; walked on, the models as they stand are compared."""
     days = [str(FIRST_DAY + 700 + k) for k in range(5)]
     new = write_csv(tmp_path / "new.csv", [(name, day, "100.0") for name in NAMES for day in days])
     config = replace(copied, ingest=replace(copied.ingest, paths=(str(new),)))
@@ -258,7 +269,7 @@ def test_new_prices_ask_for_a_new_walk_and_no_new_fit(copied: Any, tmp_path: Pat
     assert written is not None
     assert written.added == 15
     with pytest.raises(
-        DataError, match=r"forecasts of last_value end at 2021-11-30.*2021-12-05.*statecast backtest last"
+        DataError, match=r"forecasts of last_value were made with other prices.*`statecast backtest last_value` again"
     ):
         judging.compare(config)
     counts = {len(steps.backtest(config, name)) for name in config.models}
