@@ -1,6 +1,6 @@
 """S1: what a whole step costs against the bare recurrent nodes of the same file.
 
-The whole step is raw price in, price quantiles and state out, zero-state start included, as it is served. The
+The whole step is raw price in, calibrated quantiles and state out, zero-state start included, as it is served. The
 floor is a graph that has only the recurrent nodes of that very file, with their weights, fed from outside. Both run
 interleaved in one process on one thread; medians of many rounds. Then onnxruntime's own profiler says where
 the rest goes, node by node.
@@ -24,8 +24,10 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
+from models.conformal import Conformal
 from models.forecaster import Forecaster
 from models.graph import trace
+from models.observation import LEVELS
 from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import LogReturn
 from pipeline.session import RUNTIME_VERSION, onnxruntime
@@ -37,6 +39,14 @@ NUMPY = {
     TensorProto.BOOL: np.bool_,
     TensorProto.INT64: np.int64,
 }
+
+
+def forecaster(cell: str, hidden: int, layers: int) -> Forecaster:
+    """Make a network with random weights and calibrated quantiles, as fits give them by default."""
+    torch.manual_seed(0)
+    core = Recurrent(RecurrentConfig(cell=cell, hidden=hidden, layers=layers), unit=0.01)  # type: ignore[arg-type]
+    offsets = torch.zeros(1, 1, len(LEVELS))
+    return Forecaster(cell, LogReturn(), Conformal(core, offsets, offsets + 0.01)).eval()
 
 
 def session(model: onnx.ModelProto, *, profile: bool = False) -> onnxruntime.InferenceSession:
@@ -117,9 +127,7 @@ def account(model: onnx.ModelProto, batch: int, calls: int = 500) -> list[tuple[
 
 def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...]) -> list[dict]:
     """Measure one network at every batch."""
-    torch.manual_seed(0)
-    core = Recurrent(RecurrentConfig(cell=cell, hidden=hidden, layers=layers), unit=0.01)
-    whole = trace(Forecaster(cell, LogReturn(), core).eval())
+    whole = trace(forecaster(cell, hidden, layers))
     floor = bare(whole)
     rows = []
     for batch in batches:
@@ -160,8 +168,7 @@ def main() -> None:
             if options.json:
                 with options.json.open("a") as file:
                     file.write(json.dumps({**row, "machine": machine}) + "\n")
-    core = Recurrent(RecurrentConfig(cell=options.cell[0], hidden=options.hidden, layers=options.layers), unit=0.01)
-    whole = trace(Forecaster("step", LogReturn(), core).eval())
+    whole = trace(forecaster(options.cell[0], options.hidden, options.layers))
     for batch in (options.batch[0], options.batch[-1]):
         print(f"\nwhere the time of {options.cell[0]} goes at batch {batch} (kernels only, profiler on)")
         for op, nodes, us in account(whole, batch):

@@ -19,11 +19,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 import torch
-from step import bare, feeds, session
+from step import bare, feeds, forecaster, session
 
-from models.forecaster import Forecaster
 from models.graph import trace
-from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.export import ungated
@@ -83,15 +81,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-    core = Recurrent(RecurrentConfig(cell=options.cell, hidden=options.hidden, layers=options.layers), unit=0.01)
-    forecaster = Forecaster(options.cell, LogReturn(), core).eval()
-    data, file = prices(options.origins + 1), ungated(forecaster)
+    network = forecaster(options.cell, options.hidden, options.layers)
+    data, file = prices(options.origins + 1), ungated(network)
     origins = data.mask.copy()
     origins[:, -1] = False
     runs: dict[str, Callable[[], object]] = {
-        "recurrent nodes": carried(bare(trace(forecaster)), options.origins),
-        "walk, torch": lambda: walk_forward(forecaster, data, origins),
+        "recurrent nodes": carried(bare(trace(network)), options.origins),
+        "walk, torch": lambda: walk_forward(network, data, origins),
         "walk, session": lambda: walk_session_forward(file, options.cell, LogReturn(), data, origins),
     }
     interleaved(runs, 2)

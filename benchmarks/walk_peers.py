@@ -2,7 +2,7 @@
 
 Each library does what it offers for a walk without refits: statecast one stateful pass (in torch, and with the exported
 file), darts `historical_forecasts(retrain=False)` with its own optimisation, neuralforecast `cross_validation(
-refit=False)` with a fit of one step, which it insists on. GRU 64x2 each, context of 64 prices where a peer needs one;
+refit=False)` with a fit of one step, which it insists on. GRU 64x2 each, context of 256 prices where a peer needs one;
 statecast needs none. The peers are no dependencies: install them beside statecast in an environment of its own.
 
     pip install darts==0.48.1 neuralforecast==3.3.0
@@ -22,28 +22,25 @@ from importlib.metadata import version
 import numpy as np
 import pandas as pd
 import torch
+from step import forecaster
 from walk import interleaved, prices
 
-from models.forecaster import Forecaster
-from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.export import ungated
 
-ORIGINS, CONTEXT, HIDDEN, LAYERS = 1000, 64, 64, 2
+ORIGINS, CONTEXT, HIDDEN, LAYERS = 1000, 256, 64, 2
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "enable_model_summary": False}
 
 
 def statecast(values: np.ndarray) -> dict[str, Callable[[], object]]:
     """Walk in torch and in the runtime, from the first price on."""
-    torch.manual_seed(0)
-    core = Recurrent(RecurrentConfig(cell="gru", hidden=HIDDEN, layers=LAYERS), unit=0.01)
-    forecaster, data = Forecaster("gru", LogReturn(), core).eval(), prices(len(values))
+    network, data = forecaster("gru", HIDDEN, LAYERS), prices(len(values))
     origins = np.zeros_like(data.mask)
     origins[:, -ORIGINS - 1 : -1] = True
-    file = ungated(forecaster)
+    file = ungated(network)
     return {
-        "statecast, torch": lambda: walk_forward(forecaster, data, origins),
+        "statecast, torch": lambda: walk_forward(network, data, origins),
         "statecast, file": lambda: walk_session_forward(file, "gru", LogReturn(), data, origins),
     }
 
@@ -93,7 +90,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    values = prices(ORIGINS + 4 * CONTEXT).price[0]
+    values = prices(ORIGINS + 2 * CONTEXT).price[0]
     runs = statecast(values) | darts(values) | neuralforecast(values)
     interleaved(runs, 1)
     seconds = interleaved(runs, rounds)
