@@ -26,6 +26,9 @@ from pipeline.settings import flat, toml_value
 SHORTEST = 300
 """Prices that a series needs before it is worth fitting a model on it."""
 
+A_YEAR = 250
+"""Outcomes in a year of days: on daily stocks intervals held through 2008 with it, and not with 1,000."""
+
 _LOOKED_AT = 3
 """Series from which a calendar is proposed."""
 
@@ -105,6 +108,7 @@ def propose(config: IngestConfig, on_step: Callable[[str], None] = lambda _: Non
         *_bars(summary, report),
         *_scale(prices, summary),
         *_horizon(prices, summary),
+        *_memory(summary),
         *_short(summary),
         *_policies(report),
     )
@@ -202,6 +206,13 @@ def _horizon(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
             value=1,
             reason=f"steps ahead, from price to price or from bar to bar; there is {spacing}",
         )
+
+
+def _memory(summary: pl.DataFrame) -> Iterator[Setting]:
+    """Propose to track quantiles over a year where a price is a day's or longer."""
+    if float(summary["seconds"].median() or 0) >= BARS["1d"]:  # pyright: ignore[reportArgumentType]
+        why = f"{_grid(summary)}: quantiles follow the outcomes of a year, fast enough for one such as 2008"
+        yield Setting(name="fit.conformal.memory", value=A_YEAR, reason=why)
 
 
 def _short(summary: pl.DataFrame) -> Iterator[Setting]:

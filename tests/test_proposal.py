@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from models.conformal import ConformalConfig
 from pipeline.config import Config
 from pipeline.ingest import IngestConfig, ingest
 from pipeline.prices import PriceStore
@@ -40,6 +41,7 @@ def test_positive_prices_are_modelled_on_the_log_scale(tmp_path: Path) -> None:
     assert config.ingest.columns.values == ("volume",)
     assert config.ingest.bars is None
     assert "a price a day" in proposal.toml()
+    assert config.fit.conformal.memory == 250
 
 
 def test_negative_prices_ask_for_the_asinh_scale(tmp_path: Path) -> None:
@@ -58,6 +60,7 @@ def test_trades_ask_for_bars_that_hold_some_of_them(tmp_path: Path) -> None:
     trades = pl.DataFrame({"time": 1_600_000_000 + second, "price": 100 + rng.standard_normal(20_000).round(2)})
     _, config = proposed(tmp_path, trades)
     assert config.ingest.bars is not None
+    assert config.fit.conformal.memory == ConformalConfig().memory
     assert config.ingest.bars.every == "1m"
     report, _ = ingest(config.ingest, PriceStore(tmp_path / "store"))
     assert 0 < report.rows_kept <= 834
