@@ -50,8 +50,6 @@ def told_demo(result: Demonstrated) -> None:
     console = Console()
     told_retrain(result.retrained)
     console.print(f"Replay: {replay_line(result.replayed)}", highlight=False)
-    for path in result.retrained.compared.figures:
-        console.print(f"Figure: {path}", highlight=False, soft_wrap=True)
     console.print(f"Open MLflow:\n  {result.mlflow}", highlight=False, soft_wrap=True)
     console.print(f"Done in {result.seconds:.0f} s.", highlight=False)
 
