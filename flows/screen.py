@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from pipeline.report import done
+from pipeline.verdicts import references_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -196,7 +197,7 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
     best : mapping of model to p-value
         As `pipeline.compare.best_set` gives it.
     """
-    references = list(dict.fromkeys(test.reference for row in rows for test in row.verdict.against))[:2]
+    references = references_of(row.verdict for row in rows)[:2]
     table = Table(box=box.HORIZONTALS, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     first = [f"CRPS vs {references[0]}", "p"] if references else []
     numbers = ["rMAE", *first, "80 %"]

@@ -6,7 +6,7 @@ imported by page.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from models.errors import ComparisonError, unknown
 from models.observation import MEDIAN
 from pipeline.drawing import BLUE, FAN, GREY, INK, PAPER, VERMILION, canvas, floor, focus, moments, strokes, time_axis
 from pipeline.metrics import INTERVALS, crps
+from pipeline.verdicts import references_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,12 +78,6 @@ def ranking(verdicts: Sequence[Verdict], members: Collection[str], alpha: float)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     figure.set_label(f"{what}, against {', '.join(references)}; a star marks the models of the best set")
     return figure
-
-
-def references_of(verdicts: Iterable[Verdict]) -> list[str]:
-    """List the references of the tests by CRPS in their own order, which a reference's own verdict does not have."""
-    most_first = sorted(verdicts, key=lambda v: -len(v.against))
-    return list(dict.fromkeys(c.reference for v in most_first for c in v.against))
 
 
 def _draw_skill(ax: Axes, rows: Mapping[int, Comparison]) -> None:

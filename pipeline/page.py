@@ -5,7 +5,7 @@ printed. What is drawn and listed is bounded, and it says where something was le
 same bytes. `docs/reading-a-comparison.md` explains it.
 
 Comes in: `Content`. Goes out: the text of a page, and the figures in it by name. The one file that knows jinja2;
-imported by steps.
+imported by judging.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.comparison_figures import episodes, origin_fan, ranking, references_of, skill_by_slice
+from pipeline.comparison_figures import episodes, origin_fan, ranking, skill_by_slice
 from pipeline.cost import Cost
 from pipeline.drawing import DARK, svg, variable
 from pipeline.figures import calibration, skill_over_time
 from pipeline.forecasts import Forecasts
 from pipeline.metrics import POOLED, Scores
-from pipeline.verdicts import Comparison, Direction, p_text
+from pipeline.verdicts import Comparison, Direction, p_text, references_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

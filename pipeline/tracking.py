@@ -157,12 +157,13 @@ class Run:
 
         self._client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in tags.items()])
 
-    def curve(self, records: Iterable[Mapping[str, float]]) -> None:
+    def curve(self, records: Iterable[Mapping[str, float | None]]) -> None:
         """Record training curves in one call: one record a step, metric name to value.
 
-        The entry `step` numbers a record; a record without one is numbered by its position, from 0.
+        The entry `step` numbers a record; a record without one is numbered by its position, from 0. None is NaN, as
+        JSON has it.
         """
-        rows = [(int(record.get("step", i)), record) for i, record in enumerate(records)]
+        rows = [(int(record.get("step", i) or 0), record) for i, record in enumerate(records)]
         self._metrics((k, v, step) for step, record in rows for k, v in record.items() if k != "step")
 
     def scores(self, table: Mapping[str, Mapping[str, float | None]]) -> None:
@@ -174,7 +175,7 @@ class Run:
         from pipeline.metrics import POOLED
 
         self._metrics(
-            (metric if series == POOLED else f"{metric}.{series}", float("nan") if value is None else value, 0)
+            (metric if series == POOLED else f"{metric}.{series}", value, 0)
             for series, scores in table.items()
             for metric, value in scores.items()
         )
@@ -212,11 +213,13 @@ class Run:
             self.file(path, folder)
 
     @_reported("record metrics")
-    def _metrics(self, rows: Iterable[tuple[str, float, int]]) -> None:
+    def _metrics(self, rows: Iterable[tuple[str, float | None, int]]) -> None:
         from mlflow.entities import Metric
 
         now = _now_ms()
-        metrics = [Metric(metric_name(name), float(value), now, step) for name, value, step in rows]
+        metrics = [
+            Metric(metric_name(name), float("nan" if value is None else value), now, step) for name, value, step in rows
+        ]
         self._client.log_batch(self.id, metrics=metrics)
 
 

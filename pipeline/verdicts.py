@@ -3,11 +3,12 @@
 An effect, its interval and its p-value always come together.
 
 Comes in: tests. Goes out: `Comparison`, `Direction`, `Verdict` and its words. Knows nothing but these; imported by
-compare, comparison_figures and page.
+compare, comparison_figures, page and the screen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -101,6 +102,12 @@ class Verdict:
     direction: Direction | None
     text: str
     untested: dict[str, str] = field(default_factory=dict)
+
+
+def references_of(verdicts: Iterable[Verdict]) -> list[str]:
+    """List the references of the tests by CRPS in their own order, which a reference's own verdict does not have."""
+    most_first = sorted(verdicts, key=lambda v: -len(v.against))
+    return list(dict.fromkeys(c.reference for v in most_first for c in v.against))
 
 
 def worded(verdict: Verdict) -> Verdict:

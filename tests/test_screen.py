@@ -52,6 +52,13 @@ def test_the_row_of_a_comparison_has_effect_interval_and_p(workspace: Workspace)
     assert not any(line.startswith(f"{test.reference} ") and "[" in line for line in lines[:12])
 
 
+def test_the_first_reference_has_the_column_whatever_model_comes_first(workspace: Workspace) -> None:
+    """A reference that stands first among the models is not tested against itself, and keeps its column."""
+    rows = sorted(workspace.result.compared.rows, key=lambda row: row.model != "ar")
+    assert rows[0].model == "ar"
+    assert "CRPS vs ar" in written(comparison_table(rows)).splitlines()[3]
+
+
 def test_wide_intervals_fit_80_columns(workspace: Workspace) -> None:
     """Two digits before the point and a minus everywhere cut nothing."""
     wide = {"skill": -0.188, "low": -0.241, "high": -0.125, "verdict": "worse"}

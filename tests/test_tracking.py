@@ -144,12 +144,12 @@ def test_a_run_that_raises_ends_as_failed(tracker: Tracker, error: type[BaseExce
 def test_curves_keep_every_step(tracker: Tracker, run: Run) -> None:
     """A curve longer than one MLflow batch comes back in order, numbered by position or by `step`."""
     run.curve({"loss": 1 / (i + 1)} for i in range(1500))
-    run.curve([{"step": 10, "val": 3.0}, {"step": 20, "val": float("nan")}])
+    run.curve([{"step": 10, "val": 3.0}, {"step": 20, "val": float("nan")}, {"step": 30, "val": None}])
     loss = tracker._client.get_metric_history(run.id, "loss")
     assert sorted((m.step, m.value) for m in loss) == [(i, 1 / (i + 1)) for i in range(1500)]
     val = sorted(tracker._client.get_metric_history(run.id, "val"), key=lambda m: m.step)
-    assert [m.step for m in val] == [10, 20]
-    assert np.isnan(val[1].value)
+    assert [m.step for m in val] == [10, 20, 30]
+    assert np.isnan([m.value for m in val]).tolist() == [False, True, True]
 
 
 def test_scores_have_the_same_names_for_every_model(tracker: Tracker, run: Run) -> None:
