@@ -2,10 +2,10 @@
 
     r_t = c + φ_1 r_{t-1} + … + φ_p r_{t-p} + e_t
 
-Order by BIC over 0..max_lags, coefficients by ordinary least squares, both statsmodels' own (`ar_select_order`,
-`AutoReg`; Lütkepohl, New Introduction to Multiple Time Series Analysis, 2005, ch. 4). The forecast of the move
-to step s is the sum of the iterated forecasts, linear in the last p moves: its weights are worked out once, at
-the fit, so that a step is one product. The spread of step s comes from the moving-average weights ψ.
+Order by BIC over 0..max_lags, coefficients by ordinary least squares, statsmodels' own `AutoReg` (Lütkepohl, New
+Introduction to Multiple Time Series Analysis, 2005, ch. 4). The forecast of the move to step s is the sum of the
+iterated forecasts, linear in the last p moves: its weights are worked out once, at the fit, so that a step is one
+product. The spread of step s comes from the moving-average weights ψ.
 
 With no lags this is the last value (c = 0) and the drift: see `naive.py`.
 
@@ -17,7 +17,7 @@ Comes in: moves of each series on the train split. Goes out: a core. Knows stats
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from models.core import LEAST_DF, Distribution, Tick, scan, student, student_quantiles
+from models.core import LEAST_DF, Distribution, Tick, student, student_quantiles
 from models.errors import ConfigError, FitError
 from models.observation import State, StateTensor
 from models.operations import namespace, per_price
@@ -99,17 +99,21 @@ class Autoregressive(nn.Module):
 
     def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
         """Take in one tick; the distribution is of the moves after it."""
-        xp, shape = namespace(tick.change), (self.horizon, self.block)
-        tables = (self.constant, self.scale, self.standard, self.df)
-        constant, scale, standard, df = (xp.take(xp.constant(table), tick.series) for table in tables)
         if self.lags:
-            ring = self._push(tick, state["moves"])
-            state = {"moves": ring}
-            weighted = xp.take(xp.constant(self.weights), tick.series)
-            sums = xp.sum(weighted * xp.reshape(ring, (-1, 1, self.block, self.lags)), 3)
+            state = {"moves": self._push(tick, state["moves"])}
+        return self._distribution(tick.series, state), state
+
+    def _distribution(self, series: Tensor, state: State) -> Distribution:
+        """Give the distribution of the moves after the last ones."""
+        xp, shape = namespace(series), (self.horizon, self.block)
+        tables = (self.constant, self.scale, self.standard, self.df)
+        constant, scale, standard, df = (xp.take(xp.constant(table), series) for table in tables)
+        if self.lags:
+            weighted = xp.take(xp.constant(self.weights), series)
+            sums = xp.sum(weighted * xp.reshape(state["moves"], (-1, 1, self.block, self.lags)), 3)
             constant = constant + xp.reshape(sums, (-1, self.horizon * self.block))
         loc, scale = (per_price(x, shape, (*shape, 1)) for x in (constant, scale))
-        return student(loc, scale, standard, df, shape), state
+        return student(loc, scale, standard, df, shape)
 
     def _push(self, tick: Tick, ring: Tensor) -> Tensor:
         """Put the newest move first [B, M, L]; where held the ring stays."""
@@ -121,8 +125,23 @@ class Autoregressive(nn.Module):
         return xp.where(held, ring, xp.concat([newest, older], 2))
 
     def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
-        """Take in many ticks [B, T, ...]."""
-        return scan(self, ticks, state)
+        """Take in many ticks [B, T, ...], all at once."""
+        batch, time = ticks.change.shape[:2]
+        rings = {"moves": self._rings(ticks, state["moves"])} if self.lags else {}
+        flat = {k: ring.flatten(0, 1) for k, ring in rings.items()}
+        made = self._distribution(ticks.series.repeat_interleave(time), flat)
+        shaped = {f.name: getattr(made, f.name).unflatten(0, (batch, time)) for f in fields(Distribution)}
+        return Distribution(**shaped), {k: ring[:, -1] for k, ring in rings.items()}
+
+    def _rings(self, ticks: Tick, ring: Tensor) -> Tensor:
+        """Give the last moves after each tick [B, T, M, L], the newest first: held ones closed up, then gathered."""
+        batch, time, block = ticks.change.shape
+        order = ticks.held.to(torch.int8).argsort(dim=1, stable=True)
+        moves = torch.cat([ring.flip(2).transpose(1, 2), ticks.change.gather(1, order)], 1)
+        newest = (~ticks.held).cumsum(1) + self.lags - 1
+        age = torch.arange(self.lags, device=newest.device)
+        place = (newest[:, :, None] - age[:, None]).reshape(batch, time * self.lags, block)
+        return moves.gather(1, place).reshape(batch, time, self.lags, block).transpose(2, 3)
 
 
 def fit_autoregressive(
@@ -147,7 +166,7 @@ def fit_autoregressive(
 
 
 def _fit_one(r: NDArray[np.float64], row: int, config: AutoregressiveConfig) -> AutoregressiveFit:
-    from statsmodels.tsa.ar_model import AutoReg, ar_select_order
+    from statsmodels.tsa.ar_model import AutoReg
 
     needed = 2 * config.max_lags + 10
     if len(r) < needed or np.ptp(r) == 0:
@@ -156,11 +175,30 @@ def _fit_one(r: NDArray[np.float64], row: int, config: AutoregressiveConfig) -> 
             f"{needed} moves that vary. Lower max_lags or leave the series out",
             row=row,
         )
-    chosen = ar_select_order(r, config.max_lags, ic="bic", trend="c").ar_lags if config.max_lags else None
-    order = len(chosen) if chosen else 0
-    result = AutoReg(r, lags=order, trend="c").fit()
+    result = AutoReg(r, lags=select_order(r, config.max_lags), trend="c").fit()
     scale, df = residual_spread(np.asarray(result.resid), config.residuals)
     return AutoregressiveFit(constant=float(result.params[0]), phi=np.asarray(result.params[1:]), scale=scale, df=df)
+
+
+def select_order(r: NDArray[np.float64], max_lags: int) -> int:
+    """Choose the order 0..max_lags of lowest BIC, all orders fitted to the same targets r[max_lags:].
+
+    One Cholesky factor of the moments of (1, r_{t-1}, …, r_{t-P}, r_t) holds the residual sums of squares of every
+    order p: the squares of its last row from column p + 1 on, added up. The order is that of statsmodels'
+    `ar_select_order`. A share of 1e-10 on the diagonal keeps moments of lags that say the same from being singular.
+
+    Parameters
+    ----------
+    r : float64 [T], longer than 2 max_lags + 2, not constant
+    """
+    x = (r - r.mean()) / r.std()
+    lagged = np.lib.stride_tricks.sliding_window_view(x, max_lags + 1)[:, ::-1]
+    count = len(lagged)
+    design = np.column_stack([np.ones(count), lagged[:, 1:], lagged[:, 0]])
+    last = np.linalg.cholesky(design.T @ design + 1e-10 * count * np.eye(max_lags + 2))[-1]
+    residual = np.cumsum(last[:0:-1] ** 2)[::-1]
+    bic = count * np.log(residual) + np.log(count) * np.arange(max_lags + 1)
+    return int(np.argmin(bic))
 
 
 def residual_spread(residuals: NDArray[np.float64], kind: Literal["normal", "t"]) -> tuple[float, float]:

@@ -14,15 +14,16 @@ Comes in: moves of each series on the train split. Goes out: a core. Knows arch,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from models.core import LEAST_DF, Distribution, Tick, scan, student, student_quantiles
+from models.core import LEAST_DF, Distribution, Tick, student, student_quantiles
 from models.errors import FitError
-from models.observation import State, StateTensor
+from models.observation import Array, State, StateTensor
 from models.operations import namespace, per_price
 
 COLUMNS = ("mu", "omega", "alpha", "gamma", "beta", "nu")
@@ -95,24 +96,47 @@ class Garch(nn.Module):
     def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
         """Take in one tick; the distribution is of the moves after it."""
         xp = namespace(tick.change)
-
-        def row(table: Tensor) -> Tensor:
-            return xp.take(xp.constant(table), tick.series)
-
-        before = xp.where(xp.isnan(state["variance"]), row(self.long_run), state["variance"])
-        shock = tick.change - row(self.mean)
-        impact = xp.where(shock < 0.0, row(self.alpha_down), row(self.alpha))
-        after = row(self.omega) + impact * (shock * shock) + row(self.beta) * before
-        variance = xp.where(tick.held, before, after)
-        shape = (self.horizon, 1)
-        spread = xp.sqrt(row(self.variance_base) + row(self.variance_slope) * variance)
-        loc, scale = (per_price(x, shape, (*shape, 1)) for x in (row(self.loc), spread))
+        before = xp.where(xp.isnan(state["variance"]), self._row(tick.series, "long_run"), state["variance"])
+        after = self._shocked(tick.change, tick.series) + self._row(tick.series, "beta") * before
         kept = xp.where(tick.held, state["variance"], after)
-        return student(loc, scale, row(self.standard), row(self.df), shape), {"variance": kept}
+        return self._distribution(xp.where(tick.held, before, after), tick.series), {"variance": kept}
 
+    def _row(self, series: Array, name: str) -> Array:
+        xp = namespace(series)
+        return xp.take(xp.constant(getattr(self, name)), series)
+
+    def _shocked(self, change: Array, series: Array) -> Array:
+        """Give what a move adds to the next variance: ω + (α + γ·1[e < 0]) e²."""
+        xp = namespace(change)
+        shock = change - self._row(series, "mean")
+        impact = xp.where(shock < 0.0, self._row(series, "alpha_down"), self._row(series, "alpha"))
+        return self._row(series, "omega") + impact * (shock * shock)
+
+    def _distribution(self, variance: Array, series: Array) -> Distribution:
+        """Give the distribution of the moves, with the variance of the next one."""
+        xp, shape = namespace(variance), (self.horizon, 1)
+        spread = xp.sqrt(self._row(series, "variance_base") + self._row(series, "variance_slope") * variance)
+        loc, scale = (per_price(x, shape, (*shape, 1)) for x in (self._row(series, "loc"), spread))
+        return student(loc, scale, self._row(series, "standard"), self._row(series, "df"), shape)
+
+    @torch.no_grad()
     def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
-        """Take in many ticks [B, T, ...]."""
-        return scan(self, ticks, state)
+        """Take in many ticks [B, T, ...]: the variance step by step, on plain arrays, all else at once."""
+        batch, time = ticks.change.shape[:2]
+        rows = ticks.series.repeat_interleave(time)
+        shocked = self._shocked(ticks.change.flatten(0, 1), rows).unflatten(0, (batch, time))
+        still, added = (x.transpose(0, 1).cpu().numpy() for x in (ticks.held, shocked))
+        beta, long_run = (self._row(ticks.series, k).cpu().numpy() for k in ("beta", "long_run"))
+        kept, used = state["variance"].cpu().numpy(), np.empty_like(added)
+        for t in range(time):
+            before = np.where(np.isnan(kept), long_run, kept)
+            after = added[t] + beta * before
+            used[t] = np.where(still[t], before, after)
+            kept = np.where(still[t], kept, after)
+        variance = torch.from_numpy(used).to(rows.device).transpose(0, 1)
+        made = self._distribution(variance.flatten(0, 1), rows)
+        shaped = {f.name: getattr(made, f.name).unflatten(0, (batch, time)) for f in fields(Distribution)}
+        return Distribution(**shaped), {"variance": torch.from_numpy(kept).to(rows.device)}
 
 
 def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:

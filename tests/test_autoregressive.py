@@ -10,9 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.tsa.ar_model import AutoReg
+from statsmodels.tsa.ar_model import AutoReg, ar_select_order
 
-from models.autoregressive import AutoregressiveConfig, cumulative_forecast, fit_autoregressive, residual_spread
+from models.autoregressive import (
+    AutoregressiveConfig,
+    cumulative_forecast,
+    fit_autoregressive,
+    residual_spread,
+    select_order,
+)
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster, observe
 from models.naive import fit_drift, fit_last_value
@@ -63,6 +69,26 @@ def forecast_locs(core: torch.nn.Module, r: Moves, row: int = 1) -> Moves:
     with torch.no_grad():
         forecast, _ = forecaster.forward(observe(price, series=torch.tensor([row])))
     return forecast.loc[0, :, :, 0].double().numpy()
+
+
+@settings(max_examples=40)
+@given(
+    phi=st.lists(st.floats(-0.3, 0.3), max_size=3),
+    time=st.integers(60, 800),
+    seed=st.integers(0, 99),
+    most=st.integers(0, 20),
+)
+def test_the_order_is_that_of_statsmodels(phi: list[float], time: int, seed: int, most: int) -> None:
+    """On any autoregression BIC chooses the order that statsmodels' own search chooses."""
+    r = simulate(np.array(phi), time, seed)
+    chosen = ar_select_order(r, most, ic="bic", trend="c").ar_lags if most else None
+    assert select_order(r, most) == len(chosen or ())
+
+
+def test_moves_that_repeat_exactly_have_an_order() -> None:
+    """Lags that say the same leave the moments singular: the order is still the shortest that tells all."""
+    r = np.tile([0.01, -0.02, 0.03, 0.0], 60)
+    assert 1 <= select_order(r, 12) <= 4
 
 
 @pytest.mark.parametrize("name", SERIES)
