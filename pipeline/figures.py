@@ -1,7 +1,8 @@
 """Figures of forecasts, of training, of states and of prices, for a reader and for the tracked run.
 
 Comes in: `Forecasts`, losses by epoch, states over time. Goes out: matplotlib `Figure`, and image files by `save`.
-Knows matplotlib, imported when a figure is made; imported by page, steps and inventory.
+Knows matplotlib, imported when a figure is made; imported by page, judging and
+inventory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.errors import ComparisonError, unknown
-from models.observation import LEVELS, MEDIAN
+from models.observation import LEVELS
 from pipeline.alignment import aligned
 from pipeline.drawing import (
     BLUE,
@@ -37,7 +38,7 @@ from pipeline.drawing import (
     time_axis,
 )
 from pipeline.forecasts import Forecasts
-from pipeline.metrics import INTERVALS, by_model, by_origin, covered, crps, pit
+from pipeline.metrics import by_model, by_origin, crps, pit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,40 +49,6 @@ if TYPE_CHECKING:
 
 FEW = 4
 """Most numbers of a state tensor that are drawn as lines."""
-
-
-def fan_chart(forecasts: Forecasts, last: int = 250) -> Figure:
-    """Draw the actual prices over the median and the 50, 80 and 95 % intervals made one step before.
-
-    Above the prices, below the same less the price at the origin, where the width of the intervals is seen.
-
-    Parameters
-    ----------
-    forecasts : Forecasts
-        Rows of one series; of several steps the shortest is drawn. The value at target time t was made with data
-        up to its origin, before t.
-    last : int
-        Number of targets drawn, the latest ones.
-
-    Raises
-    ------
-    ComparisonError
-        There are no rows, or rows of several series.
-    """
-    name = _only_series(forecasts)
-    step = int(forecasts.step.min())
-    known = forecasts.where(forecasts.step == step)
-    rows = known.where(np.arange(len(known)) >= len(known) - last)
-
-    figure, (price, change) = canvas(2, 1, width=9.5, height=6.0, sharex=True)
-    _draw_fan(price, rows, np.zeros(len(rows)))
-    _draw_fan(change, rows, rows.origin)
-    time_axis(change, "target time (UTC)")
-    price.set(xlabel="", ylabel="price (units of the series)")
-    change.set_ylabel("change since the origin\n(same units)")
-    price.set_title(f"{rows.model} on {name}: {_ahead(step)}, last {len(rows)} of {len(known)}")
-    figure.legend(*price.get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize="small")
-    return figure
 
 
 def calibration(forecasts: Forecasts) -> Figure:
@@ -107,7 +74,7 @@ def loss_curves(
     *,
     model: str,
     series: str,
-    loss: str = "mean negative log-likelihood (nats)",
+    loss: str,
 ) -> Figure:
     """Draw the loss on the train and the validation split after each epoch, and mark the best epoch.
 
@@ -263,20 +230,6 @@ def save(figure: Figure, path: str | Path) -> Path:
 # -------------------------------------------------------------------------------------------------------- parts
 
 
-def _draw_fan(ax: Axes, rows: Forecasts, zero: np.ndarray) -> None:
-    """Draw intervals, median and actuals less `zero` [n]; actuals outside the widest interval are crosses."""
-    time, quantile, actual = moments(rows.target_time), rows.quantile - zero[:, None], rows.actual - zero
-    for percent, colour in FAN.items():
-        lower, upper = INTERVALS[percent]
-        label = f"{percent} % (holds {100 * np.mean(covered(rows, percent)):.0f} %)"
-        ax.fill_between(time, quantile[:, lower], quantile[:, upper], color=colour, lw=0, label=label)
-    ax.plot(time, quantile[:, MEDIAN], color=BLUE, lw=1.0, label="median")
-    missed = covered(rows, max(FAN)) == 0
-    ax.plot(time[~missed], actual[~missed], ls="", marker=".", ms=3.5, color=INK, label="actual")
-    ax.plot(time[missed], actual[missed], ls="", marker="x", ms=5, color=VERMILION, label=f"outside {max(FAN)} %")
-    ax.margins(x=0.01)
-
-
 def _draw_saved(ax: Axes, models: Mapping[str, Forecasts], base: Forecasts, style: Mapping[str, dict]) -> None:
     ax.axhline(0, color=INK, lw=1.0)
     times, base_crps = by_origin(base, crps(base))
@@ -375,22 +328,7 @@ def _together(value: np.ndarray) -> np.ndarray:
     return np.argsort(np.arctan2(others[0], first), kind="stable")
 
 
-def _ahead(step: int) -> str:
-    return "1 step ahead" if step == 1 else f"{step} steps ahead"
-
-
 def _which(forecasts: Forecasts) -> str:
     """Name the only series of the rows, or say how many there are."""
     present = np.unique(forecasts.series)
     return forecasts.names[present[0]] if len(present) == 1 else f"{len(present)} series"
-
-
-def _only_series(forecasts: Forecasts) -> str:
-    present = np.unique(forecasts.series)
-    if len(present) != 1:
-        names = ", ".join(forecasts.names[i] for i in present[:5])
-        raise ComparisonError(
-            f"a fan chart is of one series; the rows of {forecasts.model} have {len(present)}: {names or 'none'}. "
-            "Take one with `Forecasts.of(name)`"
-        )
-    return _which(forecasts)

@@ -1,6 +1,6 @@
 """Judge all models of a run on identical origins, tell it on a page, and log it: what `compare` does.
 
-    compare   forecasts of all models, price store     -> comparison.json, comparison.html, figures/
+    compare   forecasts of all models, price store     -> comparison.json, comparison.html, figures/comparison/
     record    all of these                             -> MLflow
 
 Comes in: `Config`. Goes out: files in its data folder, and a small result to print. Imported by the flows and the
@@ -24,6 +24,7 @@ from models.conformal import Conformal
 from models.errors import DataError
 from models.forecaster import Forecaster
 from models.observation import LEVELS
+from models.recurrent import Recurrent
 from models.transforms import Transform
 from pipeline import archive, champions, figures, folds, metrics, settings
 from pipeline.atomic import replacing
@@ -68,6 +69,12 @@ CALIBRATION = {
     "all": "offsets follow the outcomes of every step",
 }
 """What is done to quantiles, in words."""
+
+FIGURES = "figures/comparison"
+"""Where the figures of the page are as PNG; beside it lie those that were asked for one by one."""
+
+LOSSES = {"t": "mean negative log-likelihood (nats)", "quantile": "mean pinball loss (running scales)"}
+"""What a network's fit makes small, by its head."""
 
 POINTS = 200
 """Most points of the curve of saved CRPS that is logged."""
@@ -119,7 +126,7 @@ def compare(config: Config) -> Compared:
         best=dict(content.best),
         decision=content.decision,
         page=config.folder / "comparison.html",
-        figures=_save_figures(config.folder / "figures", pictures),
+        figures=_save_figures(config.folder / FIGURES, pictures),
     )
 
 
@@ -308,7 +315,7 @@ def record(config: Config) -> str:
             parent.file(account)
         parent.json(settings.to_dict(config), "config.json")
         parent.scores({POOLED: _pooled_scores(comparison)})
-        for path in sorted((config.folder / "figures").glob("*.png")):
+        for path in sorted((config.folder / FIGURES).glob("*.png")):
             parent.file(path, "figures")
         for name in config.models:
             with parent.model(name, {"model": name}) as child:
@@ -348,15 +355,17 @@ def _record_model(config: Config, child: Run, name: str, comparison: dict[str, A
 
 def _record_fit(child: Run, forecaster: Forecaster, about: dict[str, Any]) -> None:
     """Log the training curves of a network; of any other model its parameters and calibration."""
-    if about["records"]:
-        losses = [(r["epoch"], r["train_loss"], r["validation_loss"]) for r in about["records"]]
-        child.curve({"step": k, "train_loss": t, "validation_loss": v} for k, t, v in losses)
-        figure = figures.loss_curves(losses, model=forecaster.name, series=", ".join(about["series"]))
-        child.figure(figure, "figures/loss.png")
-        return
     core, calibration = forecaster.core, {}
     if isinstance(core, Conformal):
         core, calibration = core.core, {"start": core.start.tolist(), "gain": core.gain.tolist()}
+    if isinstance(core, Recurrent):
+        losses = [(r["epoch"], r["train_loss"], r["validation_loss"]) for r in about["records"]]
+        child.curve({"step": k, "train_loss": t, "validation_loss": v} for k, t, v in losses)
+        figure = figures.loss_curves(
+            losses, model=forecaster.name, series=", ".join(about["series"]), loss=LOSSES[core.config.head]
+        )
+        child.figure(figure, "figures/loss.png")
+        return
     tables = {k: v.tolist() for k, v in core.state_dict().items()}
     fit = {"rows": ["pooled", *about["series"]], "parameters": tables, "calibration": calibration}
     child.json(fit, "parameters.json")

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import HOUR, forecast_returns, stretch_steps
+from simulated import HOUR, forecast_returns
 
 from models.errors import ComparisonError
-from models.observation import LEVELS, MEDIAN, StateTensor
+from models.observation import LEVELS, StateTensor
 from pipeline import figures, metrics
 from pipeline.inspection import StatePath
 
@@ -58,9 +58,8 @@ def remembered(rng, moments=600):
 def drawn(models):
     """Draw each figure once."""
     return {
-        "fan_chart": figures.fan_chart(models[1].of("EURUSD")),
         "calibration": figures.calibration(models[2]),
-        "loss_curves": figures.loss_curves(records(), model="gru", series="2 series"),
+        "loss_curves": figures.loss_curves(records(), model="gru", series="2 series", loss="loss"),
         "skill_over_time": figures.skill_over_time(models, "ar"),
         "hidden_state": figures.hidden_state(remembered(np.random.default_rng(1))),
     }
@@ -77,31 +76,6 @@ def test_every_figure_is_written_and_says_what_it_shows(models, tmp_path):
         assert "EURUSD" in title or "2 series" in title, name
         assert all(ax.get_ylabel() for ax in figure.axes), name
         assert [ax for ax in figure.axes if ax.get_label() != "<colorbar>"][-1].get_xlabel(), name
-
-
-def test_the_fan_shows_the_last_targets_of_the_shortest_step(models):
-    """Points are the latest actuals at their target time; longer steps are left to another chart."""
-    f = models[1].of("EURUSD")
-    longer = stretch_steps(f, 3)
-    for rows, last in ((f, 250), (longer, 40), (f, 10_000)):
-        price, change = figures.fan_chart(rows, last=last).axes
-        count = min(last, len(f))
-        for ax, zero in ((price, np.zeros(count)), (change, f.origin[-count:])):
-            median, inside, outside = ax.get_lines()
-            np.testing.assert_array_equal(median.get_ydata(), f.quantile[-count:, MEDIAN] - zero)
-            assert median.get_xdata()[-1] == f.target_time[-1].astype("datetime64[us]")
-            points = np.concatenate([inside.get_ydata(), outside.get_ydata()])
-            np.testing.assert_array_equal(np.sort(points), np.sort(f.actual[-count:] - zero))
-            assert len(outside.get_ydata()) == np.sum(metrics.covered(f, 95)[-count:] == 0)
-        assert "1 step ahead" in price.get_title()
-
-
-def test_a_fan_of_several_series_is_refused_with_their_names(models):
-    """A fan chart is of one series; the message says how to take one."""
-    with pytest.raises(ComparisonError, match=r"EURUSD, GBPUSD.*Forecasts.of"):
-        figures.fan_chart(models[0])
-    with pytest.raises(ComparisonError, match="have 0: none"):
-        figures.fan_chart(models[0].where(models[0].step == 9))
 
 
 def test_reliability_is_the_observed_share_below_each_level(models):
@@ -129,10 +103,10 @@ def test_the_best_epoch_is_marked_and_unknown_losses_do_not_hide_it():
     losses = records()
     losses[2] = (3, losses[2][1], np.nan)
     lowest = min(losses, key=lambda r: np.inf if np.isnan(r[2]) else r[2])
-    lines = figures.loss_curves(losses, model="gru", series="fx").axes[0].get_lines()
+    lines = figures.loss_curves(losses, model="gru", series="fx", loss="loss").axes[0].get_lines()
     assert (lines[-1].get_xdata()[0], lines[-1].get_ydata()[0]) == (lowest[0], lowest[2])
     with pytest.raises(ComparisonError, match="at least one epoch"):
-        figures.loss_curves([], model="gru", series="fx")
+        figures.loss_curves([], model="gru", series="fx", loss="loss")
 
 
 def test_skill_over_time_ends_at_the_total_crps_saved(models):
@@ -209,6 +183,6 @@ def test_importing_figures_loads_no_matplotlib_and_drawing_no_pyplot():
     """Start-up does not pay for drawing, and no global figure state is made."""
     code = (
         "import sys, pipeline.figures as f; assert 'matplotlib' not in sys.modules; "
-        "f.loss_curves([(1, 2.0, 3.0)], model='m', series='s'); assert 'matplotlib.pyplot' not in sys.modules"
+        "f.loss_curves([(1, 2.0, 3.0)], model='m', series='s', loss='l'); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

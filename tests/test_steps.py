@@ -66,7 +66,7 @@ def test_a_retrain_leaves_every_file(workspace: Workspace) -> None:
     champion = workspace.result.promoted
     expected = ["ingest.json", "comparison.json", "runs.json", "mlflow.db", "prices/prices/manifest.json"]
     expected += [f"models/{name}.safetensors" for name in models] + [f"forecasts/{name}/walk.json" for name in models]
-    expected += ["figures/skill.png", "champions/champion.json", f"champions/{champion.file.name}"]
+    expected += ["figures/comparison/skill.png", "champions/champion.json", f"champions/{champion.file.name}"]
     assert [name for name in expected if not (folder / name).is_file()] == []
     assert all(path.is_file() for path in workspace.result.compared.figures)
     assert workspace.result.compared.page.read_text().startswith("<!doctype html>")
@@ -162,7 +162,9 @@ def test_the_same_prices_again_change_nothing_that_serves(workspace: Workspace, 
     assert again.promoted.sha256 == workspace.result.promoted.sha256
     assert {path.name: path.read_bytes() for path in (copied.folder / "champions").iterdir()} == before
     assert all(same_bits(tensors(copied, n), tensors(workspace.config, n)) for n in copied.models)
-    assert {p.name for p in (copied.folder / "figures").iterdir()} == {p.name for p in again.compared.figures}
+    assert {p.name for p in (copied.folder / "figures" / "comparison").iterdir()} == {
+        p.name for p in again.compared.figures
+    }
     crps = again.compared.decision.numbers
     assert crps["crps_incumbent"] == pytest.approx(crps["crps_gru"], rel=1e-6)
 
