@@ -11,7 +11,7 @@ functions. Knows numpy; imported by page, config, judging and promotion.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
@@ -126,10 +126,6 @@ class Decision:
     challenger: str | None
     reason: str
     numbers: dict[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the fields as plain types."""
-        return asdict(self)
 
 
 # ------------------------------------------------------------------------------------------------- the tests

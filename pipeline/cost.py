@@ -1,7 +1,7 @@
 """What a model costs: time to fit, time of one tick in the runtime, memory a series.
 
 Comes in: a fitted forecaster, and how long its fits took. Goes out: `Cost`. Knows torch through the export; imported
-by page and steps.
+by page and judging.
 """
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ skipped, so that no model gains by not answering; to leave rows out, take them o
 `Forecasts.where`.
 
 Comes in: `Forecasts`, and one scale a series fitted on the train split. Goes out: arrays [n] and flat
-mappings of metric names to numbers. Knows numpy and scipy; imported by compare, figures, slices, tracking and steps.
+mappings of metric names to numbers. Knows numpy and scipy; imported by compare, figures,
+comparison_figures, page, judging, refit, slices, steps and tracking.
 
 References
 ----------
@@ -367,20 +368,6 @@ def _interval_scores(forecasts: Forecasts) -> Scores:
     return result
 
 
-def score_table(forecasts: Sequence[Forecasts], naive_scale: Mapping[str, float]) -> dict[str, dict[str, Scores]]:
-    """Score every model on every series and on all of them: table[model][series or "pooled"].
-
-    Raises
-    ------
-    ComparisonError
-        Two models have one name, or what `scores` refuses.
-    """
-    return {
-        model: {name: scores(part, naive_scale) for name, part in parts(f).items()}
-        for model, f in by_model(forecasts).items()
-    }
-
-
 def by_model(forecasts: Sequence[Forecasts]) -> dict[str, Forecasts]:
     """Key forecasts by the name of their model; refuse (ComparisonError) two of one name."""
     models = {f.model: f for f in forecasts}
@@ -389,9 +376,3 @@ def by_model(forecasts: Sequence[Forecasts]) -> dict[str, Forecasts]:
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ComparisonError(f"every model needs its own name; came twice or more: {', '.join(twice)}")
     return models
-
-
-def parts(forecasts: Forecasts) -> dict[str, Forecasts]:
-    """Split rows by series name, in the order of the rows, and add all of them as "pooled"."""
-    present = [forecasts.names[i] for i in np.unique(forecasts.series)]
-    return {name: forecasts.of(name) for name in present} | {POOLED: forecasts}

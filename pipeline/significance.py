@@ -4,7 +4,8 @@ All take losses in the order of the origin times, one value an origin: the losse
 series first (`metrics.by_origin`), so that series that move together are not counted as evidence twice.
 
 Comes in: losses of two or more models. Goes out: statistics, p-values, intervals and the best set, by pure
-functions. Knows numpy and scipy, and arch where it is called; imported by compare.
+functions. Knows numpy and scipy, and arch where it is called; imported by compare
+and the benchmarks.
 
 References
 ----------

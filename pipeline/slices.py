@@ -3,7 +3,8 @@
 A slice is the same rows for every model: its label is made from names, times and prices, never from a forecast. A
 regime is known at the origin, so it can be acted on, and sorting by it leaks nothing.
 
-Comes in: `Forecasts`, a panel. Goes out: a label a row, and scores by label. Knows numpy and scipy; imported by steps.
+Comes in: `Forecasts`, a panel. Goes out: a label a row, and scores by label. Knows numpy and scipy; imported by judging
+and audit.
 """
 
 from __future__ import annotations

@@ -224,9 +224,9 @@ def test_coverage_tests_pass_the_truth_and_fail_a_wrong_width(rng):
     for percent in metrics.JUDGED:
         assert min(true[f"kupiec_{percent}"], true[f"christoffersen_{percent}"]) > 0.01
         assert max(wide[f"kupiec_{percent}"], wide[f"christoffersen_{percent}"]) < 1e-4
-    table = metrics.score_table([forecast_returns("m", returns, scale=0.01)], unit)["m"]
-    smallest = min(table[name]["kupiec_80"] for name in unit)
-    assert table["pooled"]["kupiec_80"] == pytest.approx(min(1.0, 3 * smallest))
+    rows = forecast_returns("m", returns, scale=0.01)
+    smallest = min(metrics.scores(rows.of(name), unit)["kupiec_80"] for name in unit)
+    assert true["kupiec_80"] == pytest.approx(min(1.0, 3 * smallest))
 
 
 def test_names_of_scores_are_metric_keys(rng):
@@ -304,28 +304,22 @@ def test_a_series_without_a_usable_scale_is_named(scale, rng):
         metrics.scores(f, scale)
 
 
-def test_the_table_has_the_same_keys_for_every_model_and_pools_all_series(rng):
-    """Every model has every series and "pooled", and all have the same metric names."""
-    returns = 0.01 * rng.normal(size=(2, 30))
-    models = [
-        forecast_returns("a", returns, scale=0.01),
-        forecast_returns("b", returns, scale=0.02, df=5),
-        replace(forecast_returns("c", returns, scale=0.02, df=5), df=np.full(60, np.nan)),
-    ]
-    table = metrics.score_table(models, {"S0": 1.0, "S1": 1.0})
-    assert list(table) == ["a", "b", "c"]
-    assert all(list(by_series) == ["S0", "S1", "pooled"] for by_series in table.values())
-    names = {tuple(result) for by_series in table.values() for result in by_series.values()}
-    assert len(names) == 1
-    halves = [table["a"][name]["crps"] for name in ("S0", "S1")]
-    assert table["a"]["pooled"]["crps"] == pytest.approx(np.mean(halves))
+def test_every_model_has_the_same_scores(rng):
+    """A normal, a t and quantiles alone have the same names; those of all series are means over the rows."""
+    returns, unit = 0.01 * rng.normal(size=(2, 30)), {"S0": 1.0, "S1": 1.0}
+    normal = forecast_returns("a", returns, scale=0.01)
+    student = forecast_returns("b", returns, scale=0.02, df=5)
+    bare = replace(student, df=np.full(60, np.nan))
+    assert len({tuple(metrics.scores(f, unit)) for f in (normal, student, bare, normal.of("S0"))}) == 1
+    halves = [metrics.scores(normal.of(name), unit)["crps"] for name in unit]
+    assert metrics.scores(normal, unit)["crps"] == pytest.approx(np.mean(halves))
 
 
 def test_two_models_of_one_name_are_refused(rng):
     """A table never drops a model because another has its name."""
     f = forecast_returns("twin", rng.normal(size=(1, 5)))
     with pytest.raises(ComparisonError, match="twin"):
-        metrics.score_table([f, f], {"S0": 1.0})
+        metrics.by_model([f, f])
 
 
 def test_no_rows_have_no_scores(rng):

@@ -8,7 +8,7 @@ from simulated import forecast_returns, stretch_steps
 from models.errors import ComparisonError, ConfigError, DataError
 from pipeline import slices
 from pipeline.forecasts import Forecasts
-from pipeline.metrics import score_table, scores
+from pipeline.metrics import scores
 from pipeline.windows import Panel, panel
 
 
@@ -110,11 +110,11 @@ def test_labels_are_names_steps_and_hours(rng):
 
 
 def test_a_slice_has_the_scores_of_its_rows(rng):
-    """By series slices are the table of scores; by step each holds the scores of that step, in order."""
+    """By series and by step, each holds the scores of its rows, in order."""
     forecasts = forecast_returns("m", 0.01 * rng.normal(size=(2, 60)), loc=0.001, scale=0.01, names=("A", "B"))
     unit = {"A": 1.0, "B": 2.0}
     by_series = slices.sliced(forecasts, slices.label(forecasts, "series"), unit)
-    assert by_series == {name: score_table([forecasts], unit)["m"][name] for name in ("A", "B")}
+    assert by_series == {name: scores(forecasts.of(name), unit) for name in ("A", "B")}
 
     stretched = stretch_steps(forecasts, 10)
     by_step = slices.sliced(stretched, slices.label(stretched, "step"), unit)
