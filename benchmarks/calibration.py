@@ -6,7 +6,7 @@ the central 50, 80 and 95 % intervals of the next price: coverage, the number of
 and Christoffersen's (independence) reject at 1 % by themselves, the smallest p-value over the series as Holm adjusts
 it, and the mean interval score over that without calibration, with the p-value of their difference by origin.
 
-    python benchmarks/calibration.py [--model lstm] [--epochs 60] [--test 0.2] FILE [FILE ...]
+    python benchmarks/calibration.py [--model lstm] [--epochs 60] [--test 0.2] [--memory 1000 ...] FILE [FILE ...]
 
 Files are Parquet with the columns series_id, timestamp and price. Series of fewer than 2,500 prices, and those that
 stand still more often than `--still`, are left out and named.
@@ -96,19 +96,22 @@ def judge(path: Path, model: str, config: FitConfig, shares: SplitConfig, still:
     for year in YEARS:
         if (then := in_year(raw, year)).sum() >= 250:
             for name, rows in ways.items():
-                told(f"{year} {name.removeprefix('calibrated, ')}", rows.where(then), raw.where(then))
+                told(f"{year} {name}", rows.where(then), raw.where(then))
 
 
 def main() -> None:
     """Judge every file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--model", choices=MODELS, default="lstm")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--test", type=float, default=0.2, help="share of the prices that is forecast")
     parser.add_argument("--still", type=float, default=0.3, help="largest share of prices equal to the one before")
     parser.add_argument("--memory", type=int, nargs="+", default=[ConformalConfig().memory], help="outcomes")
     asked = parser.parse_args()
+    if not asked.files:
+        print("left out: needs files of prices, see --help")
+        return
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}; {asked.model}, Holm over the series of a set"
     )

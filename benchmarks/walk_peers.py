@@ -18,6 +18,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
+    if missing := [name for name in ("darts", "neuralforecast") if not find_spec(name)]:
+        print(f"left out: needs {' and '.join(missing)}, see --help")
+        return
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
