@@ -24,11 +24,12 @@ class Policy:
     """What a wrapper should do for a step: how often to repeat it when a service did not answer, and for how long."""
 
     retries: int = 0
-    timeout_s: float = 3600.0
+    timeout_s: float
 
 
 SERVICE = Policy(retries=3, timeout_s=600.0)
-COMPUTE = Policy()
+COMPUTE = Policy(timeout_s=86_400.0)
+"""A walk that refits every week fits a network hundreds of times."""
 
 Wrap = Callable[[Callable[..., Any], Policy], Callable[..., Any]]
 
