@@ -99,13 +99,18 @@ class Forecaster(nn.Module):
                 f"got {tuple(o.price.shape)}. A single moment goes to step"
             )
         state = self.init_state(len(o.price)) if state is None else state
-        ticks, price = self.ticks(o, state["price"])
-        distribution, following = self.core.unroll(ticks, {k: v for k, v in state.items() if k != "price"})
+        distribution, price, following = self.unroll(o, state)
         batch, time = o.price.shape[:2]
         flat = Distribution(**{f.name: getattr(distribution, f.name).flatten(0, 1) for f in fields(Distribution)})
         forecast = self._in_prices(flat, price.flatten(0, 1), o.series.repeat_interleave(time))
         shaped = {f.name: getattr(forecast, f.name).unflatten(0, (batch, time)) for f in fields(Forecast)}
-        return Forecast(**shaped), {"price": price[:, -1], **following}
+        return Forecast(**shaped), following
+
+    def unroll(self, observations: Observation, state: State) -> tuple[Distribution, Tensor, State]:
+        """Give what `forward` does on the transformed scale, the last known prices [B, T, M], and the state after."""
+        ticks, price = self.ticks(observations, state["price"])
+        distribution, following = self.core.unroll(ticks, {k: v for k, v in state.items() if k != "price"})
+        return distribution, price, {"price": price[:, -1], **following}
 
     def ticks(self, observations: Observation, last: Tensor) -> tuple[Tick, Tensor]:
         """Put observations [B, T, ...] on the transformed scale, all at once.

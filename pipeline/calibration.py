@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
 
 from models.conformal import Conformal, ConformalConfig
 from models.errors import FitError
 from models.forecaster import Forecaster
-from models.observation import LEVELS, MEDIAN, Observation, State, between
+from models.observation import LEVELS, MEDIAN, between
 from pipeline.moves import observed_by, outcomes
 from pipeline.threads import cpu_threads
 from pipeline.windows import Panel, Split
@@ -76,21 +75,12 @@ def _gaps(forecaster: Forecaster, seen: Panel, split: Split) -> list[list[NDArra
     state = forecaster.init_state(len(seen.names))
     for first in range(0, seen.price.shape[1], STRETCH):
         cut = slice(first, first + STRETCH)
-        quantile, scale, state = _moves(forecaster, between(o, first, first + STRETCH), state)
-        gap = (target[:, cut, :, None] - quantile) / scale
+        made, price, state = forecaster.unroll(between(o, first, first + STRETCH), state)
+        shape = (*price.shape[:2], horizon)
+        gap = (target[:, cut, :, None] - made.quantile.reshape(*shape, -1)) / made.scale.reshape(*shape, 1)
         for step, rows in enumerate(gaps):
             rows.append(gap[:, :, step][wanted[:, cut, step]].float().numpy())
     return gaps
-
-
-def _moves(forecaster: Forecaster, o: Observation, state: State) -> tuple[Tensor, Tensor, State]:
-    """Give quantiles [N, T, S, Q] and scale [N, T, S, 1] on the transformed scale, and the state after."""
-    ticks, price = forecaster.ticks(o, state["price"])
-    inner = {k: v for k, v in state.items() if k != "price"}
-    distribution, following = forecaster.core.unroll(ticks, inner)
-    shape = (*price.shape[:2], forecaster.horizon)
-    quantile = distribution.quantile.reshape(*shape, len(LEVELS))
-    return quantile, distribution.scale.reshape(*shape, 1), {"price": price[:, -1], **following}
 
 
 def offsets(gap: NDArray[np.floating]) -> NDArray[np.float64]:
