@@ -1,10 +1,10 @@
-"""Windows, splits and lanes: prices of many series as aligned arrays, cut without leaking the future.
+"""Panels, splits and lanes: prices of many series as aligned arrays, cut without leaking the future.
 
-Comes in: long sorted arrays of prices. Goes out: a `Panel`, lag windows of it (views), a `Split` into train,
-validation and test by calendar time, and `Lanes` for truncated back-propagation through time. Knows numpy
-only, so that it runs where training runs; imported by training, backtest and the forecasters' fitting.
+Comes in: long sorted arrays of prices. Goes out: a `Panel`, a `Split` of it into train, validation and test by
+calendar time, and `Lanes` for truncated back-propagation through time. Knows numpy only, so that it runs where
+training runs; imported by training, backtest and the forecasters' fitting.
 
-Legend: N series, T time (index of an observation within its series), B lanes, L longest lane or lags.
+Legend: N series, T time (index of an observation within its series), B lanes, L longest lane.
 """
 
 from __future__ import annotations
@@ -108,17 +108,6 @@ class Panel:
             future=self.future[shape],
         )
 
-    def require(self, published: int) -> None:
-        """Raise a `DataError` unless every series has at least so many published prices."""
-        count = self.mask.sum(axis=1)
-        short = np.flatnonzero(count < published)
-        if len(short):
-            shown = ", ".join(f"{self.names[n]} has {count[n]}" for n in short[:3])
-            raise DataError(
-                f"every series needs {published} published prices, but {len(short)} of {len(self.names)} have"
-                f" fewer: {shown}. Leave them out or give them more history."
-            )
-
 
 def panel(series_id: ArrayLike, time: ArrayLike, price: ArrayLike) -> Panel:
     """Build a panel from long arrays.
@@ -201,44 +190,6 @@ def _elapsed(
 
 def _utc(time: int) -> str:
     return f"{np.datetime64(time, 'us')}Z"
-
-
-def lag_windows(x: NDArray[Any], lags: int) -> NDArray[Any]:
-    """View every window of `lags` consecutive values, oldest first, without a copy.
-
-    Window j ends at origin i = j + lags - 1 and holds `x[..., i - lags + 1]` to `x[..., i]`, the origin
-    included. The forecast of one step from it is for i + 1, so its targets are `x[..., lags:]`, and the last
-    window has no target yet.
-
-    Parameters
-    ----------
-    x : array [..., T]
-        Values along time.
-    lags : int, 1 to T
-        Length of a window.
-
-    Returns
-    -------
-    array [..., T - lags + 1, lags]
-        A read-only view of `x`.
-
-    Raises
-    ------
-    DataError
-        If T is shorter than `lags`.
-
-    Examples
-    --------
-    >>> windows = lag_windows(np.array([10, 11, 12, 13]), 2)
-    >>> windows.tolist()
-    [[10, 11], [11, 12], [12, 13]]
-    >>> targets = np.array([10, 11, 12, 13])[2:]  # of all windows but the last
-    >>> targets.tolist()
-    [12, 13]
-    """
-    if not 1 <= lags <= x.shape[-1]:
-        raise DataError(f"windows of {lags} lags need 1 <= lags <= observations, of which there are {x.shape[-1]}")
-    return np.lib.stride_tricks.sliding_window_view(x, lags, axis=-1)
 
 
 @dataclass(frozen=True, kw_only=True)

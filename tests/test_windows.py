@@ -1,4 +1,3 @@
-import doctest
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,8 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from models.errors import ConfigError, DataError
-from pipeline import windows
-from pipeline.windows import Panel, Split, SplitConfig, lag_windows, lanes, panel, split
+from pipeline.windows import Panel, Split, SplitConfig, lanes, panel, split
 
 DAY = 86_400_000_000
 STEADY = settings(deadline=None)
@@ -91,47 +89,6 @@ def test_a_panel_refuses_rows_that_are_not_sorted(names: list[str], time: list[i
     """Empty, unsorted, repeated and torn rows are refused with the place of the fault."""
     with pytest.raises(DataError, match=message):
         panel(names, time, np.ones(len(time)))
-
-
-def test_series_that_are_too_short_are_named_with_their_length() -> None:
-    """What needs history says which series lacks it, what it has and what is needed; holes do not count."""
-    p = panel(["a"] * 3 + ["b"] * 3, [1, 2, 3] * 2, [1.0, 1.0, 1.0, 1.0, np.nan, 1.0])
-    p.require(2)
-    with pytest.raises(DataError, match=r"needs 3 published prices, but 1 of 2 have fewer: b has 2"):
-        p.require(3)
-
-
-@STEADY
-@given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=12)), st.data())
-def test_lag_windows_equal_a_loop_and_reassemble_to_the_series(x: np.ndarray, data) -> None:
-    """Window j is x[j : j + lags]; first values and the last window's rest are the series; nothing is copied."""
-    lags = data.draw(st.integers(1, x.shape[-1]))
-    got = lag_windows(x, lags)
-    loop = np.stack([x[..., j : j + lags] for j in range(x.shape[-1] - lags + 1)], axis=-2)
-    np.testing.assert_array_equal(got, loop)
-    np.testing.assert_array_equal(np.concatenate((got[..., 0], got[..., -1, 1:]), axis=-1), x)
-    assert np.shares_memory(got, x)
-
-
-def test_garbage_in_the_future_leaves_earlier_windows_untouched() -> None:
-    """The windows that end up to origin i are bit for bit the same when everything after i is overwritten."""
-    p = walk(80, 50)
-    spoiled = p.price.copy()
-    spoiled[:, 31:] = np.nan
-    assert lag_windows(p.price, 8)[:, :24].tobytes() == lag_windows(spoiled, 8)[:, :24].tobytes()
-
-
-def test_windows_longer_than_the_series_are_refused() -> None:
-    """A window needs as many observations as it has lags."""
-    with pytest.raises(DataError, match=r"64 lags .* there are 63"):
-        lag_windows(np.zeros((2, 63)), 64)
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    """What a docstring shows is what the code does."""
-    result = doctest.testmod(windows)
-    assert result.attempted >= 4
-    assert result.failed == 0
 
 
 def test_split_fractions_are_of_the_pooled_observations() -> None:
