@@ -25,7 +25,7 @@ import numpy as np
 import orjson
 
 from models import checkpoint
-from models.errors import ConfigError, DataError, PolicyError, unknown
+from models.errors import ConfigError, DataError, FitError, PolicyError, unknown
 from models.forecaster import Forecaster
 from models.transforms import Transform, fit_transform
 from pipeline import archive, folds, settings
@@ -297,7 +297,11 @@ def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster
     progress = config.folder / "progress" / f"{name}-fold-{fold.number:04}-{key[:16]}.safetensors"
     start = before if config.backtest.start == "warm" else None
     data = replace(data, panel=panel)
-    forecaster, about = _fit(config, data, name, parts, before.transform, progress, start=start)
+    try:
+        forecaster, about = _fit(config, data, name, parts, before.transform, progress, start=start)
+    except FitError as error:
+        history = "" if config.backtest.history is None else ", or give backtest.history a longer time"
+        raise FitError(f"refit at {iso(fold.cut_time)}: {error}{history}", row=error.row) from error
     checkpoint.save(forecaster, path, about | {"why": fold.why})
     for left in (progress, progress.with_suffix(".json")):
         left.unlink(missing_ok=True)

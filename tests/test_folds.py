@@ -17,7 +17,7 @@ from conftest import Watched, simulated_rows, write_csv
 
 from flows.retrain import retrain
 from models import checkpoint
-from models.errors import DataError, IntegrityError
+from models.errors import DataError, FitError, IntegrityError
 from pipeline import archive, champions, folds, judging, promotion, steps
 from pipeline.backtest import BacktestConfig
 from pipeline.config import Config
@@ -233,3 +233,11 @@ def test_forecasts_of_a_drift_walk_depend_on_no_later_price(config: Config) -> N
     assert all(a[1] < b[0] for a, b in pairwise(spans))
     assert sum(len(list(archive.blocks(folder, n))) for n in range(len(spans))) >= len(spans)
     assert len(rows) == 420
+
+
+def test_a_refit_that_its_history_does_not_carry_says_which_and_what_to_do(config: Config) -> None:
+    """A series with too few prices in the rolling history is named, with the moment of the refit and both remedies."""
+    config = replace(config, backtest=replace(WALK, history="40d"))
+    with pytest.raises(FitError, match=r"refit at 20..-.*: AAA: AR.*leave_out.*backtest\.history") as refused:
+        steps.backtest(config, "ar")
+    assert refused.value.row == 1
