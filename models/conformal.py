@@ -11,7 +11,9 @@ b is continuous in what it is made of: two machines whose last bits differ do no
 gain g_τ = (slope of the quantile function of z - q̃_τ at τ) / memory makes every level forget as a running empirical
 quantile of that many outcomes does. In the long run a share τ of outcomes lies below Q_τ whatever the prices do, for
 b stays bounded. Each level is tracked for itself; only what is published is sorted (Chernozhukov, Fernández-Val &
-Galichon 2010, Econometrica 78(3)). The median, which is the point forecast, has offset and gain zero.
+Galichon 2010, Econometrica 78(3)). The median, which is the point forecast, has offset and gain zero. What waits ages
+with every price that arrives, not with holes, which leave the state as it is: after a hole the outcome of a step is a
+move over one observation more.
 
 Sources: Romano, Patterson & Candès 2019 (NeurIPS), conformalized quantile regression, for the start; Gibbs & Candès
 2021 (NeurIPS) and Angelopoulos, Candès & Tibshirani 2023 (NeurIPS), quantile tracking. The density (loc, scale, df)
