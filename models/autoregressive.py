@@ -17,8 +17,8 @@ Comes in: moves of each series on the train split. Goes out: a core. Knows stats
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from models.core import LEAST_DF, Distribution, Tick, student, student_quantiles
+from models.core import LEAST_DF, Distribution, Tick, over_time, student, student_quantiles
 from models.errors import ConfigError, FitError
 from models.observation import State, StateTensor
 from models.operations import namespace, per_price
@@ -126,12 +126,11 @@ class Autoregressive(nn.Module):
 
     def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
         """Take in many ticks [B, T, ...], all at once."""
-        batch, time = ticks.change.shape[:2]
+        time = ticks.change.shape[1]
         rings = {"moves": self._rings(ticks, state["moves"])} if self.lags else {}
         flat = {k: ring.flatten(0, 1) for k, ring in rings.items()}
         made = self._distribution(ticks.series.repeat_interleave(time), flat)
-        shaped = {f.name: getattr(made, f.name).unflatten(0, (batch, time)) for f in fields(Distribution)}
-        return Distribution(**shaped), {k: ring[:, -1] for k, ring in rings.items()}
+        return over_time(made, time), {k: ring[:, -1] for k, ring in rings.items()}
 
     def _rings(self, ticks: Tick, ring: Tensor) -> Tensor:
         """Give the last moves after each tick [B, T, M, L], the newest first: held ones closed up, then gathered."""
@@ -180,6 +179,33 @@ def _fit_one(r: NDArray[np.float64], row: int, config: AutoregressiveConfig) -> 
     return AutoregressiveFit(constant=float(result.params[0]), phi=np.asarray(result.params[1:]), scale=scale, df=df)
 
 
+def lag_windows(x: NDArray[Any], lags: int) -> NDArray[Any]:
+    """View every window of `lags` consecutive values, oldest first, without a copy.
+
+    Window j ends at origin i = j + lags - 1 and holds `x[..., i - lags + 1]` to `x[..., i]`, the origin included. The
+    forecast of one step from it is for i + 1: the last window has no target yet.
+
+    Parameters
+    ----------
+    x : array [..., T]
+        Values along time.
+    lags : int, 1 to T
+
+    Returns
+    -------
+    array [..., T - lags + 1, lags]
+        A read-only view of `x`.
+
+    Raises
+    ------
+    FitError
+        If T is shorter than `lags`.
+    """
+    if not 1 <= lags <= x.shape[-1]:
+        raise FitError(f"windows of {lags} lags need 1 <= lags <= observations, of which there are {x.shape[-1]}")
+    return np.lib.stride_tricks.sliding_window_view(x, lags, axis=-1)
+
+
 def select_order(r: NDArray[np.float64], max_lags: int) -> int:
     """Choose the order 0..max_lags of lowest BIC, all orders fitted to the same targets r[max_lags:].
 
@@ -192,9 +218,9 @@ def select_order(r: NDArray[np.float64], max_lags: int) -> int:
     r : float64 [T], longer than 2 max_lags + 2, not constant
     """
     x = (r - r.mean()) / r.std()
-    lagged = np.lib.stride_tricks.sliding_window_view(x, max_lags + 1)[:, ::-1]
-    count = len(lagged)
-    design = np.column_stack([np.ones(count), lagged[:, 1:], lagged[:, 0]])
+    windows = lag_windows(x, max_lags + 1)
+    count = len(windows)
+    design = np.column_stack([np.ones(count), windows[:, -2::-1], windows[:, -1]])
     last = np.linalg.cholesky(design.T @ design + 1e-10 * count * np.eye(max_lags + 2))[-1]
     residual = np.cumsum(last[:0:-1] ** 2)[::-1]
     bic = count * np.log(residual) + np.log(count) * np.arange(max_lags + 1)

@@ -94,6 +94,12 @@ class Core(Protocol):
         ...
 
 
+def over_time(distribution: Distribution, time: int) -> Distribution:
+    """Put the time axis back after the batch axis: [B*T, ...] to [B, T, ...]."""
+    parts = {f.name: getattr(distribution, f.name).unflatten(0, (-1, time)) for f in fields(Distribution)}
+    return Distribution(**parts)
+
+
 def scan(core: Core, ticks: Tick, state: State) -> tuple[Distribution, State]:
     """Unroll a core by stepping it, for kinds without a faster way."""
     out: list[Distribution] = []

@@ -14,14 +14,13 @@ Comes in: moves of each series on the train split. Goes out: a core. Knows arch,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from models.core import LEAST_DF, Distribution, Tick, student, student_quantiles
+from models.core import LEAST_DF, Distribution, Tick, over_time, student, student_quantiles
 from models.errors import FitError
 from models.observation import Array, State, StateTensor
 from models.operations import namespace, per_price
@@ -135,8 +134,7 @@ class Garch(nn.Module):
             kept = np.where(still[t], kept, after)
         variance = torch.from_numpy(used).to(rows.device).transpose(0, 1)
         made = self._distribution(variance.flatten(0, 1), rows)
-        shaped = {f.name: getattr(made, f.name).unflatten(0, (batch, time)) for f in fields(Distribution)}
-        return Distribution(**shaped), {"variance": torch.from_numpy(kept).to(rows.device)}
+        return over_time(made, time), {"variance": torch.from_numpy(kept).to(rows.device)}
 
 
 def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:

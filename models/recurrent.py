@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.core import Distribution, Tick
+from models.core import Distribution, Tick, over_time
 from models.errors import ConfigError
 from models.heads import HEADS, HeadKind
 from models.observation import Array, State, StateTensor
@@ -203,12 +203,11 @@ class Recurrent(nn.Module):
         x_BTF, scale_BTM, scale_state = self.features(ticks, state)
         hidden = self.stacked({k: v for k, v in state.items() if k not in scale_state})
         top, hidden = self._run_held(x_BTF, ticks.held.all(-1), hidden)
-        batch, time = x_BTF.shape[:2]
+        time = x_BTF.shape[1]
         flat = self._with_known_ahead(top.flatten(0, 1), ticks.future.flatten(0, 1))
         rows = ticks.series.repeat_interleave(time)
         distribution = self.head.distribution(flat, scale_BTM.flatten(0, 1), rows)
-        shaped = {f: getattr(distribution, f).unflatten(0, (batch, time)) for f in Distribution.__dataclass_fields__}
-        return Distribution(**shaped), {**scale_state, **self.unstacked(hidden)}
+        return over_time(distribution, time), {**scale_state, **self.unstacked(hidden)}
 
     @torch.no_grad()
     def features(self, ticks: Tick, state: State) -> tuple[Tensor, Tensor, State]:

@@ -8,6 +8,7 @@ import torch
 from arch.data import sp500
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.tsa.ar_model import AutoReg, ar_select_order
@@ -16,6 +17,7 @@ from models.autoregressive import (
     AutoregressiveConfig,
     cumulative_forecast,
     fit_autoregressive,
+    lag_windows,
     residual_spread,
     select_order,
 )
@@ -83,6 +85,23 @@ def test_the_order_is_that_of_statsmodels(phi: list[float], time: int, seed: int
     r = simulate(np.array(phi), time, seed)
     chosen = ar_select_order(r, most, ic="bic", trend="c").ar_lags if most else None
     assert select_order(r, most) == len(chosen or ())
+
+
+@given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=12)), st.data())
+def test_lag_windows_equal_a_loop_and_reassemble_to_the_series(x: np.ndarray, data: st.DataObject) -> None:
+    """Window j is x[j : j + lags]; first values and the last window's rest are the series; nothing is copied."""
+    lags = data.draw(st.integers(1, x.shape[-1]))
+    got = lag_windows(x, lags)
+    loop = np.stack([x[..., j : j + lags] for j in range(x.shape[-1] - lags + 1)], axis=-2)
+    np.testing.assert_array_equal(got, loop)
+    np.testing.assert_array_equal(np.concatenate((got[..., 0], got[..., -1, 1:]), axis=-1), x)
+    assert np.shares_memory(got, x)
+
+
+def test_windows_longer_than_the_series_are_refused() -> None:
+    """A window needs as many observations as it has lags."""
+    with pytest.raises(FitError, match=r"64 lags .* there are 63"):
+        lag_windows(np.zeros((2, 63)), 64)
 
 
 def test_moves_that_repeat_exactly_have_an_order() -> None:
