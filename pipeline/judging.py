@@ -210,7 +210,7 @@ def _incumbent(config: Config, data: Data, like: Forecasts) -> tuple[list[Foreca
     origins = replace(data.split, validation_end_time=int(like.target_time.min())).origins(data.panel, "test")
     served = walk_session_forward(session, INCUMBENT, data.transform, data.panel, origins)
     same = session.metadata.transform == data.transform.describe()
-    seen = int(datetime.fromisoformat(session.metadata.cutoff_time).timestamp()) * 1_000_000
+    seen = round(datetime.fromisoformat(session.metadata.cutoff_time).timestamp() * 1e6)
     return [served if same else on_scale(served, data.transform)], seen
 
 

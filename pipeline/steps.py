@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -308,8 +308,9 @@ def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster
 
 
 def iso(microseconds: int) -> str:
-    """Write a moment as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Write a moment as ISO 8601 in UTC, to the microsecond where it has any."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def commit() -> str:

@@ -252,6 +252,22 @@ def test_forecasts_go_with_their_model(copied: Any) -> None:
         judging.compare(copied)
 
 
+def test_a_comparison_leaves_the_pictures_of_others_alone(copied: Any) -> None:
+    """What `data plot` and `inspect` have drawn stays; figures of the comparison before go."""
+    drawn, old = copied.folder / "figures/AAA.png", copied.folder / "figures/comparison/old.png"
+    for path in (drawn, old):
+        path.write_bytes(b"picture")
+    judging.compare(copied)
+    assert drawn.exists()
+    assert not old.exists()
+
+
+def test_a_moment_is_told_to_the_microsecond() -> None:
+    """A cut inside a second stays inside it: what lies after it is told from what lies before."""
+    assert steps.iso(1_704_067_200_000_000) == "2024-01-01T00:00:00Z"
+    assert steps.iso(1_704_067_200_000_001) == "2024-01-01T00:00:00.000001Z"
+
+
 def test_forecasts_of_other_settings_are_not_compared(copied: Any) -> None:
     """Another split or refit rule than that of the walk is refused; settings that it does not depend on are not."""
     other = replace(copied, split=replace(copied.split, test=0.3))
