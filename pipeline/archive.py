@@ -33,13 +33,13 @@ _ORDER = ("series", "origin_time", "step")
 def to_frame(forecasts: Forecasts) -> pl.DataFrame:
     """Give the rows as a table: model, series, times, step, prices, median, quantiles, density.
 
-    The column of series lists all names of the forecasts, in their order, also those without a row.
+    The type of the column of series lists all their names in their order, those without a row among them.
     """
     f = forecasts
     times = {k: pl.Series(getattr(f, k)).cast(pl.Datetime("us")).dt.replace_time_zone("UTC") for k in _TIMES}
     return pl.DataFrame(
         {
-            "model": pl.Series([f.model]).new_from_index(0, len(f)),
+            "model": pl.Series([f.model] * len(f), dtype=pl.Enum([f.model])),
             "series": pl.Series(np.asarray(f.names)[f.series], dtype=pl.Enum(f.names)),
             **times,
             "step": f.step,
@@ -99,6 +99,8 @@ def load(folder: Path) -> Forecasts:
         scan = pl.scan_parquet(folder / "fold=*" / "part-*.parquet", hive_partitioning=False)
         frame = scan.sort(_ORDER).collect()
         present = tuple(frame["series"].unique().sort())
+        if not present:
+            raise pl.exceptions.NoDataError("a table without rows")
         return _forecasts(frame.with_columns(pl.col("series").cast(pl.Enum(present))))
     except (OSError, pl.exceptions.PolarsError, IndexError) as error:
         raise DataError(
@@ -111,12 +113,19 @@ def _fold(folder: Path, fold: int) -> Path:
 
 
 def _forecasts(frame: pl.DataFrame) -> Forecasts:
-    names = frame["series"].dtype.categories.to_list()  # type: ignore[attr-defined]  an Enum
+    (model,), names = (_names(frame.schema[k]) for k in ("model", "series"))
     return Forecasts(
-        model=str(frame["model"][0]) if len(frame) else "",
-        names=tuple(names),
+        model=model,
+        names=names,
         series=frame["series"].to_physical().cast(pl.Int32).to_numpy(),
         quantile=frame.select(QUANTILES).to_numpy(),
         **{k: frame[k].cast(UTC_TIME).to_physical().to_numpy() for k in _TIMES},
         **{k: frame[k].to_numpy() for k in PLAIN},
     )
+
+
+def _names(dtype: pl.DataType) -> tuple[str, ...]:
+    """Give the names that a column may hold, in their order."""
+    if not isinstance(dtype, pl.Enum):
+        raise pl.exceptions.SchemaError(f"a column of {dtype} where names are listed")
+    return tuple(dtype.categories)
