@@ -212,6 +212,7 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
     if Console(width=10 * COLUMNS).measure(table).maximum > COLUMNS:
         table.padding = 0
     hidden = len({row.series for row in rows} - {row.series for row in shown})
+    hidden = hidden if hidden > 1 else 0
     rest = [f"{hidden} series more one by one: `--json`, or the page of the comparison.", ""] if hidden else []
     said = [_sentence(row) for row in rows if row.series == "pooled"]
     title = "Walk-forward forecasts on the test split"
@@ -219,15 +220,17 @@ def comparison_table(rows: Sequence[Row], best: Mapping[str, float] | None = Non
 
 
 def _shown(rows: Sequence[Row]) -> list[Row]:
-    """Put pooled first, then the sets, then the series where they are few."""
+    """Put pooled first, then the sets, then the series where they are few; a single one is what is pooled."""
     pooled = [row for row in rows if row.series == "pooled"]
     sets = [row for row in rows if row.members and row.series != "pooled"]
     series = [row for row in rows if not row.members and row.series != "pooled"]
-    few = len({row.series for row in series}) <= FEW or not pooled
+    few = 1 < len({row.series for row in series}) <= FEW or not pooled
     return [*pooled, *sets, *(series if few else [])]
 
 
 def _place(row: Row) -> str:
+    if row.series == "pooled" and len(row.members) == 1:
+        return f"[bold]{escape(row.members[0])}[/]"
     of = f" [dim]({len(row.members)})[/]" if row.members else ""
     return f"[bold]{escape(row.series)}[/]{of}"
 

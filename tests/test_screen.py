@@ -91,6 +91,16 @@ def test_many_series_are_shown_as_sets_and_pooled(workspace: Workspace) -> None:
     assert "7 series more one by one: `--json`" in text
 
 
+def test_one_series_is_shown_once(workspace: Workspace) -> None:
+    """What is pooled over one series is that series: one block with its name, nothing hidden."""
+    rows = [row for row in workspace.result.compared.rows if row.series in ("AAA", "pooled")]
+    alone = [replace(row, members=("AAA",)) if row.series == "pooled" else row for row in rows]
+    text = written(comparison_table(alone))
+    assert [line.strip() for line in text.splitlines()].count("AAA") == 1
+    assert "pooled" not in text
+    assert "more one by one" not in text
+
+
 def test_names_are_shown_as_they_are(workspace: Workspace) -> None:
     """A series called like a style of the terminal is still a series."""
     row = replace(workspace.result.compared.rows[0], series="[red]OIL[/]")
