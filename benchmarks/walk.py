@@ -72,6 +72,13 @@ def interleaved(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: float(np.median(s)) for name, s in samples.items()}
 
 
+def told(seconds: dict[str, float]) -> None:
+    """Print each median, and how many times that of the first it is."""
+    first = next(iter(seconds.values()))
+    for name, value in seconds.items():
+        print(f"{name:16} {value * 1e3:8.1f} ms {value / first:6.2f} x")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", choices=["rnn", "lstm", "gru"], default="gru")
@@ -95,9 +102,7 @@ def main() -> None:
     versions = f"torch {torch.__version__}, onnxruntime {RUNTIME_VERSION}, numpy {np.__version__}"
     print(f"{options.origins} origins of one series, {options.cell} {options.hidden}x{options.layers}, one thread")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
-    floor = seconds["recurrent nodes"]
-    for name, value in seconds.items():
-        print(f"{name:16} {value * 1e3:8.1f} ms {value / floor:6.2f} x")
+    told(seconds)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 from step import forecaster
-from walk import interleaved, prices
+from walk import interleaved, prices, told
 
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward, walk_session_forward
@@ -101,9 +101,7 @@ def main() -> None:
     named = ", ".join(f"{n} {version(n)}" for n in ("torch", "onnxruntime", "darts", "neuralforecast"))
     print(f"{ORIGINS} origins of one series, GRU {HIDDEN}x{LAYERS}, one thread, medians of {rounds}")
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {named}")
-    best = seconds["statecast, torch"]
-    for name, value in seconds.items():
-        print(f"{name:18} {value * 1e3:9.1f} ms {value / best:8.1f} x")
+    told(seconds)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import polars as pl
 
 from models import checkpoint
 from pipeline import champions
+from pipeline.clock import utc
 from pipeline.rows import UTC_TIME
 
 
@@ -52,7 +53,7 @@ def outdated(folder: Path, revised: pl.DataFrame, champion: str, *, came: dateti
 def _models(folder: Path, revised: pl.DataFrame) -> Iterator[Outdated]:
     for path in sorted((folder / "models").glob("*.safetensors")):
         about = checkpoint.load(path)[1]
-        cutoff = datetime.fromtimestamp(about["split"]["validation_end_time"] / 1e6, UTC)
+        cutoff = utc(about["split"]["validation_end_time"])
         if said := _seen(about["series"], _first(revised, path), cutoff):
             yield Outdated(what=f"model {path.stem}", why=said, command=f"statecast train {path.stem}")
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -31,6 +30,7 @@ from models.forecaster import Forecaster
 from pipeline import archive
 from pipeline.atomic import replacing
 from pipeline.backtest import BacktestConfig, Block, Fold, walk
+from pipeline.clock import utc
 from pipeline.forecasts import Forecasts
 from pipeline.passes import FOREVER, in_torch, served, stretches
 from pipeline.refit import policy
@@ -148,7 +148,7 @@ class KeptWalk:
         if not path.exists():
             self.refit(fold, checkpoint.load(self._file(fold.number - 1))[0], path)
         forecaster, about = checkpoint.load(path)
-        time = datetime.fromtimestamp(fold.cut_time / 1e6, UTC).isoformat()
+        time = utc(fold.cut_time).isoformat()
         self.refits.append({"time": time, "seconds": about["seconds"], "why": fold.why})
         self.on_fold(fold.number)
         return forecaster

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Literal
 
@@ -19,6 +18,7 @@ import numpy as np
 from cronsim import CronSim, CronSimError
 
 from models.errors import ConfigError
+from pipeline.clock import utc
 from pipeline.forecasts import Forecasts
 from pipeline.metrics import covered, pit
 
@@ -141,7 +141,7 @@ def _drifted(config: RefitConfig, signals: Signals) -> bool:
 def _next(cron: str, after: int) -> int:
     """Give the first moment of a schedule after a moment, both in microseconds since 1970, UTC."""
     try:
-        found = next(CronSim(cron, datetime.fromtimestamp(after / 1e6, UTC)))
+        found = next(CronSim(cron, utc(after)))
     except (CronSimError, StopIteration) as error:
         raise ConfigError(
             f"cron: expected minute, hour, day, month, weekday, such as '0 0 * * 6' for Saturday at 0:00 UTC, got "

@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from models.transforms import Transform, fit_transform
 from pipeline import archive, folds, settings
 from pipeline.atomic import replacing
 from pipeline.backtest import Fold, seen
+from pipeline.clock import utc
 from pipeline.config import Config
 from pipeline.covariates import with_covariates
 from pipeline.downstream import Outdated, outdated
@@ -309,8 +310,7 @@ def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster
 
 def iso(microseconds: int) -> str:
     """Write a moment as ISO 8601 in UTC, to the microsecond where it has any."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
-    return moment.isoformat().replace("+00:00", "Z")
+    return utc(microseconds).isoformat().replace("+00:00", "Z")
 
 
 def commit() -> str:

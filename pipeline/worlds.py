@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import steps
+from pipeline.clock import utc
 from pipeline.config import Config
 from pipeline.prices import DESCRIPTION, KEY, SCHEMA, PriceStore
 from pipeline.windows import Panel
@@ -92,7 +92,7 @@ def with_garbage(rows: Rows, moment: int) -> Rows:
     That is every price of that time or later, and every covariate that became known when none of the prices before
     the moment were forecast from any more. Half of the values are wild, half are one constant.
     """
-    cut = pl.lit(_utc(moment))
+    cut = pl.lit(utc(moment))
     late = pl.col("time") >= cut
     served = rows.prices.filter(~late)["available_time"].max()
     unknown = (pl.col("available_time") >= cut) & (pl.col("available_time") > served)
@@ -178,7 +178,3 @@ def over_time(panel: Panel) -> dict[str, NDArray[Any]]:
 
 def _spread(rows: NDArray[np.bool_], x: NDArray) -> NDArray[np.bool_]:
     return rows.reshape(rows.shape + (1,) * (x.ndim - 2))
-
-
-def _utc(microseconds: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
