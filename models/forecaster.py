@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from models.core import Core, Distribution, Tick, initial_state
-from models.errors import DataError
+from models.errors import DataError, ModelError
 from models.observation import LEVELS, Array, Forecast, Observation, State, StateTensor
 from models.operations import namespace, per_price
 from models.transforms import Transform
@@ -39,15 +39,32 @@ class Forecaster(nn.Module):
         Between prices and the scale on which the core works.
     core : Core
         What is its own: an `nn.Module` with the `Core` methods.
+    past_names, future_names : tuple of str
+        Names of the covariates that the core reads, in its order. Left out, they are past0, past1 and on, which no
+        panel has: enough to step it with covariates at hand.
+
+    Raises
+    ------
+    ModelError
+        There are not as many names as the core reads covariates, or one stands twice.
     """
 
-    def __init__(self, name: str, transform: Transform, core: Core) -> None:
+    def __init__(
+        self,
+        name: str,
+        transform: Transform,
+        core: Core,
+        past_names: tuple[str, ...] = (),
+        future_names: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
         self.name = name
         self.transform = transform
         self.core = core
         self.kind, self.block, self.horizon = core.kind, core.block, core.horizon
         self.past, self.future, self.levels = core.past, core.future, LEVELS
+        self.past_names = _named(name, "past", past_names, core.past)
+        self.future_names = _named(name, "future", future_names, core.future)
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
         """List what is carried: the last known price and the core's own tensors."""
@@ -167,6 +184,17 @@ class Forecaster(nn.Module):
         return Forecast(
             quantile=xp.reshape(quantile, (-1, *shape, len(self.levels))), loc=loc, scale=scale, df=distribution.df
         )
+
+
+def _named(model: str, side: str, names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """Give the names of covariates, one each."""
+    names = tuple(names) or tuple(f"{side}{k}" for k in range(count))
+    if len(names) != count or len(set(names)) != count:
+        raise ModelError(
+            f"{model}: its core reads {count} {side} covariates, but was given the names {list(names)}; expected one "
+            "for each, all different"
+        )
+    return names
 
 
 def _tick(o: Observation, change: Array) -> Tick:

@@ -60,7 +60,8 @@ def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: Confo
     start[..., MEDIAN] = slope[..., MEDIAN] = 0.0
     tracked = {"split": 0, "first": 1, "all": forecaster.horizon}[config.track]
     core = Conformal(forecaster.core, start, slope[:tracked] / config.memory)
-    return Forecaster(forecaster.name, forecaster.transform, core).eval()
+    names = (forecaster.past_names, forecaster.future_names)
+    return Forecaster(forecaster.name, forecaster.transform, core, *names).eval()
 
 
 @torch.no_grad()

@@ -13,9 +13,10 @@ from pathlib import Path
 from models.errors import ConfigError, unknown
 from models.transforms import TransformKind
 from pipeline.backtest import BacktestConfig
+from pipeline.calendar_features import of_calendar
 from pipeline.clock import moment
 from pipeline.compare import CompareConfig
-from pipeline.fitting import MODELS, FitConfig
+from pipeline.fitting import KINDS, MODELS, FitConfig
 from pipeline.ingest import IngestConfig
 from pipeline.stream import StreamConfig
 from pipeline.tracking import TrackingConfig
@@ -41,11 +42,13 @@ class Config:
         are known now.
     past : tuple of str
         Columns of the store, beside the price, that are inputs of the networks as of the price's own time, such as
-        ["volume"]: the latest value known when the price is.
+        ["volume"]: the latest value known when the price is; or features of that time, such as ["@hour_sin"]
+        (pipeline/calendar_features.py lists them).
     ahead : tuple of str
         Columns of the store that are known for the targets before their prices, such as ["load_forecast"] where the
         electricity load of the next hours is forecast: for each step the value of its time, as it is known when the
-        price of the origin is. A column may stand in both.
+        price of the origin is. Features of the calendar are of the time s bars after the origin. A name may stand in
+        both.
     transform : {"log", "asinh"}
         Scale on which models work: log returns, or asinh differences where prices fall below zero.
     ingest : IngestConfig
@@ -88,13 +91,15 @@ class Config:
     def __post_init__(self) -> None:
         _ = self.known_at_time
         for name in self.models:
-            if name not in MODELS:
-                raise ConfigError(unknown("model", name, MODELS))
+            if name not in KINDS:
+                raise ConfigError(unknown("model", name, KINDS))
         if len(set(self.models)) != len(self.models) or not self.models:
             raise ConfigError(f"models: expected at least one and none twice, got {list(self.models)}")
         for setting, names in (("past", self.past), ("ahead", self.ahead)):
             if len(set(names)) != len(names):
                 raise ConfigError(f"{setting}: expected each covariate once, got {list(names)}")
+            for name in names:
+                of_calendar(name)
         needed = {self.compare.last_value} - set(self.models)
         if needed:
             raise ConfigError(f"models: {needed.pop()} is missing; every comparison needs the naive forecast beside it")

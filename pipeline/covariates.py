@@ -26,6 +26,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from models.errors import ConfigError, DataError, unknown
+from pipeline.calendar_features import of_calendar
+from pipeline.moves import known_ahead, known_beside
 from pipeline.prices import KEY, PriceStore, digest
 from pipeline.windows import Panel
 
@@ -82,7 +84,8 @@ def with_covariates(
         As built from the store.
     store : PriceStore
     past, ahead : tuple of str
-        Columns of the store's covariates.
+        Columns of the store's covariates, and features of the calendar, which need no store; the panel has them in
+        this order.
     horizon : int
         S, steps for which the covariates known ahead are given.
     until : int
@@ -94,17 +97,41 @@ def with_covariates(
     -------
     Panel
         `past[n, t]` is of the time of price t; `future[n, t, s]` is of the (s + 1)-th observation after t, and both
-        were known when price t was.
+        were known when price t was. Features of the calendar are those of `moves.known_beside` and `known_ahead`.
     str
-        sha256 of all vintages that were read.
+        sha256 of all vintages that were read; empty where none was.
 
     Raises
     ------
     ConfigError
-        A name is not a column of the store's covariates; those that are, are listed.
+        A name is neither a column of the store's covariates nor of the calendar; those that are, are listed.
     DataError
         A covariate has no value before the end of train in any series.
     """
+    held_past, held_ahead = (tuple(name for name in names if not of_calendar(name)) for names in (past, ahead))
+    covered, sha256 = panel, ""
+    if held_past or held_ahead:
+        covered, sha256 = _of_store(panel, store, held_past, held_ahead, horizon, until, known_at)
+    covered = replace(
+        covered,
+        past_names=past,
+        past=known_beside(covered, past),
+        future_names=ahead,
+        future=known_ahead(covered, ahead, horizon),
+    )
+    return covered, sha256
+
+
+def _of_store(
+    panel: Panel,
+    store: PriceStore,
+    past: tuple[str, ...],
+    ahead: tuple[str, ...],
+    horizon: int,
+    until: int,
+    known_at: datetime | None,
+) -> tuple[Panel, str]:
+    """Put columns of the store beside the prices; the digest is of all their vintages."""
     wanted = tuple(dict.fromkeys((*past, *ahead)))
     rows = _vintages(panel, store, wanted, known_at)
     parts = {str(name): part for (name,), part in rows.partition_by("series_id", as_dict=True).items()}

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checks import POISON
-from models.errors import ModelError, ParityError
+from models.errors import ParityError
 from models.forecaster import Forecaster, observe
 from models.graph import annotate, inputs, trace
 from models.observation import Forecast, Observation, State, at, between
@@ -49,7 +49,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where a fitted forecaster comes from, and the names of the covariates it reads; see `Metadata` for the fields."""
+    """Where a fitted forecaster comes from; see `Metadata` for the fields."""
 
     series: tuple[str, ...]
     grid: str
@@ -57,8 +57,6 @@ class Provenance:
     data_sha256: str
     commit: str
     config: dict[str, Any]
-    past: tuple[str, ...] = ()
-    future: tuple[str, ...] = ()
 
 
 def export(forecaster: Forecaster, provenance: Provenance, path: Path) -> Session:
@@ -95,8 +93,6 @@ def ungated(forecaster: Forecaster) -> Session:
         data_sha256="0" * 64,
         commit="none",
         config={},
-        past=tuple(f"past{k}" for k in range(forecaster.past)),
-        future=tuple(f"future{k}" for k in range(forecaster.future)),
     )
     proto, metadata = _described(forecaster, nowhere)
     return Session(annotate(proto, KEY, metadata.to_json()))
@@ -114,11 +110,6 @@ def _described(forecaster: Forecaster, provenance: Provenance) -> tuple[ModelPro
 
 
 def _metadata(f: Forecaster, provenance: Provenance, read: tuple[str, ...]) -> Metadata:
-    if (len(provenance.past), len(provenance.future)) != (f.past, f.future):
-        raise ModelError(
-            f"export of {f.name}: expected names of {f.past} past covariates and {f.future} known ahead, got "
-            f"{list(provenance.past)} and {list(provenance.future)}. Export it with the settings of its fit"
-        )
     return Metadata(
         name=f.name,
         kind=f.kind,
@@ -129,6 +120,8 @@ def _metadata(f: Forecaster, provenance: Provenance, read: tuple[str, ...]) -> M
         df=tuple(f.core.df.tolist()),
         state=f.state_tensors(),
         inputs=read,
+        past=f.past_names,
+        future=f.future_names,
         parity={},
         **vars(provenance),
     )

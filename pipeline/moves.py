@@ -7,6 +7,8 @@ Comes in: a numpy panel. Goes out: tensors and arrays. Imported by fitting, trai
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from models.errors import DataError, FitError, unknown
 from models.forecaster import Forecaster, observe
 from models.observation import Observation
 from models.transforms import Transform
+from pipeline.calendar_features import ahead, calendar, of_calendar
 from pipeline.windows import Panel
 
 
@@ -29,23 +32,14 @@ def observations(
     horizon : int
         S; no more than the panel's covariates reach ahead, where `future` names any.
     past, future : tuple of str
-        Covariates to give, of those of the panel, in this order; none by default. `future[n, t, s]` is of the
-        (s + 1)-th observation after t, as it was known when price t was.
+        Covariates to give, in this order; none by default. See `known_beside` and `known_ahead`.
 
     Raises
     ------
     DataError
-        The panel does not have one of the covariates, or not so far ahead.
+        The panel does not have one of the covariates, or not so far ahead, or no value of it.
     """
-    beside = {
-        "past": _chosen("past", panel.past, panel.past_names, past),
-        "future": _chosen("ahead", panel.future, panel.future_names, future)[:, :, :horizon],
-    }
-    if future and panel.future.shape[2] < horizon:
-        raise DataError(
-            f"expected covariates for {horizon} steps ahead, got a panel with {panel.future.shape[2]}. Set "
-            f"fit.horizon to {horizon} or more"
-        )
+    beside = {"past": known_beside(panel, past), "future": known_ahead(panel, future, horizon)}
     return observe(
         torch.from_numpy(panel.price)[..., None],
         mask=torch.from_numpy(panel.mask)[..., None],
@@ -56,34 +50,84 @@ def observations(
     )
 
 
-def _chosen(
-    setting: str, held: NDArray[np.float32], names: tuple[str, ...], wanted: tuple[str, ...]
-) -> NDArray[np.float32]:
-    """Take the covariates of these names, without a copy where all are wanted in their order."""
-    for name in wanted:
-        if name not in names:
-            raise DataError(f"{unknown('covariate', name, names)}. The settings name them: {setting}")
-    return held if wanted == names else held[..., [names.index(name) for name in wanted]]
-
-
-def observed_by(forecaster: Forecaster, panel: Panel) -> Observation:
-    """Give the observations that a forecaster reads: with the panel's covariates where it takes any.
+def known_beside(panel: Panel, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """Give covariates of the prices' own times, [N, T, P]: of the panel, and those of the calendar computed.
 
     Raises
     ------
     DataError
-        The forecaster was fitted on another number of covariates.
+        The panel does not have one of them, or no value of it.
     """
-    counts = {"past": forecaster.past, "ahead": forecaster.future}
-    held = {"past": panel.past_names, "ahead": panel.future_names}
-    for setting, count in counts.items():
-        if count and count != len(held[setting]):
-            raise DataError(
-                f"{forecaster.name} was fitted on {count} covariates, but the settings have {setting} = "
-                f"{list(held[setting])}. Name those of the fit, or train it again"
-            )
-    past, future = panel.past_names[: forecaster.past], panel.future_names[: forecaster.future]
-    return observations(panel, horizon=forecaster.horizon, past=past, future=future)
+    return _chosen("past", panel.past, panel.past_names, names, lambda made: calendar(made, panel.time))
+
+
+def known_ahead(panel: Panel, names: tuple[str, ...], horizon: int) -> NDArray[np.float32]:
+    """Give covariates of the targets, [N, T, S, K], as they were known at the origin.
+
+    Element [n, t, s] is of the (s + 1)-th observation after t. Those of the calendar are of the time s + 1 bars after t
+    (`Panel.grid_bar`), whenever that observation came.
+
+    Raises
+    ------
+    DataError
+        The panel does not have one of them, or not so far ahead, or no value of it.
+    """
+    reach = panel.future.shape[2]
+    if any(name in panel.future_names for name in names) and reach < horizon:
+        raise DataError(
+            f"expected covariates for {horizon} steps ahead, got a panel with {reach}. Set fit.horizon to {horizon} or "
+            "more"
+        )
+    bar, held = panel.grid_bar[:, None], panel.future[:, :, :horizon]
+    return _chosen("ahead", held, panel.future_names, names, lambda made: ahead(made, panel.time, bar, horizon))
+
+
+def _chosen(
+    setting: str,
+    held: NDArray[np.float32],
+    names: tuple[str, ...],
+    wanted: tuple[str, ...],
+    make: Callable[[tuple[str, ...]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Take the covariates of these names, without a copy where all are wanted in their order."""
+    made = tuple(name for name in wanted if name not in names and of_calendar(name))
+    for name in wanted:
+        if name in names:
+            _check_known(name, held[..., names.index(name)])
+        elif name not in made:
+            raise DataError(f"{unknown('covariate', name, names)}. The settings name them: {setting}")
+    if wanted == names:
+        return held
+    everything = (*names, *made)
+    pool = np.concatenate([x for x in (held, make(made)) if x.shape[-1]] or [held], -1)
+    return pool[..., [everything.index(name) for name in wanted]]
+
+
+def _check_known(name: str, values: NDArray[np.float32]) -> None:
+    """Refuse a covariate without a single value: each price beside it would be held as poison."""
+    if not np.isfinite(values).any():
+        raise DataError(
+            f"covariate {name!r} is NaN or infinite beside every price. Ingest its values, or take it out of past and "
+            "ahead and train again"
+        )
+
+
+def observed_by(forecaster: Forecaster, panel: Panel) -> Observation:
+    """Give the observations that a forecaster reads: its covariates by name, those of the calendar computed.
+
+    Raises
+    ------
+    DataError
+        The panel does not have a covariate of the fit, or not so far ahead, or no value of it.
+    """
+    past, future = forecaster.past_names, forecaster.future_names
+    try:
+        return observations(panel, horizon=forecaster.horizon, past=past, future=future)
+    except DataError as error:
+        raise DataError(
+            f"{forecaster.name} reads past = {list(past)} and ahead = {list(future)}: {error}. Name the covariates of "
+            "its fit in the settings, or train it again"
+        ) from error
 
 
 def outcomes(panel: Panel, transform: Transform, horizon: int) -> NDArray[np.float64]:

@@ -115,7 +115,5 @@ def export_model(config: Config, name: str, path: Path) -> None:
         data_sha256=about["data_sha256"],
         commit=about["commit"],
         config=about["config"],
-        past=tuple(about["past"]) if forecaster.past else (),
-        future=tuple(about["ahead"]) if forecaster.future else (),
     )
     export(forecaster, provenance, path)

@@ -35,7 +35,7 @@ from pipeline.clock import utc
 from pipeline.config import Config
 from pipeline.covariates import with_covariates
 from pipeline.downstream import Outdated, outdated
-from pipeline.fitting import MODELS, fit, naming_the_series
+from pipeline.fitting import KINDS, fit, naming_the_series
 from pipeline.forecasts import Forecasts
 from pipeline.ingest import RefusedError
 from pipeline.ingest import ingest as read_prices
@@ -185,8 +185,6 @@ def _fit(
     forecaster = fit(name, data.panel, parts, transform, config.fit, **how)
     return forecaster, {
         "series": data.panel.names,
-        "past": data.panel.past_names,
-        "ahead": data.panel.future_names,
         "data_sha256": data.sha256,
         "split": asdict(parts),
         "seconds": time.perf_counter() - started,
@@ -227,8 +225,8 @@ def load_model(config: Config, name: str) -> tuple[Forecaster, dict[str, Any]]:
 
 def _trained(config: Config, name: str) -> Path:
     """Give the file of a trained model, which must be there."""
-    if name not in MODELS:
-        raise ConfigError(unknown("model", name, MODELS))
+    if name not in KINDS:
+        raise ConfigError(unknown("model", name, KINDS))
     path = model_path(config, name)
     if not path.exists():
         trained = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors")))
@@ -273,15 +271,13 @@ def backtest(config: Config, name: str, on_fold: Callable[[int], None] = lambda 
 
 
 def _check_fit_of(prices: Panel, name: str, about: dict[str, Any]) -> None:
-    """Refuse a fit on other series or covariates than those that are loaded."""
-    pairs = (("series", prices.names), ("past", prices.past_names), ("ahead", prices.future_names))
-    for what, now in pairs:
-        fitted = tuple(about.get(what, ()))
-        if fitted != now:
-            raise DataError(
-                f"backtest of {name}: fitted on {what} {list(fitted)}, but store and settings give {list(now)}. "
-                f"Run `statecast train {name}` again"
-            )
+    """Refuse a fit on other series than those that are loaded."""
+    fitted = tuple(about["series"])
+    if fitted != prices.names:
+        raise DataError(
+            f"backtest of {name}: fitted on series {list(fitted)}, but the store has {list(prices.names)}. Run "
+            f"`statecast train {name}` again"
+        )
 
 
 def walk_key(config: Config, data: Data, name: str) -> str:

@@ -73,6 +73,11 @@ class Panel:
                 return f"{count}{unit}"
         return "tick"
 
+    @property
+    def grid_bar(self) -> NDArray[np.int64]:
+        """A bar of each series in microseconds, [N]: that of the grid, as a served file counts; without one its own."""
+        return self.bar if self.grid == "tick" else np.full_like(self.bar, np.median(self.bar))
+
     def before(self, time: int) -> Panel:
         """Cut off everything at and after a moment (microseconds, UTC); padding is as in a panel built so.
 
