@@ -58,6 +58,7 @@ def save(forecaster: Forecaster, path: Path, about: dict[str, Any] | None = None
     """Write a fitted forecaster into one file, with what else is to be known about it (JSON values)."""
     facts = {"about": about or {}} | {"format": FORMAT, "name": forecaster.name, "transform": forecaster.transform.kind}
     facts |= {"core": type(forecaster.core).__name__, "settings": _settings(forecaster.core)}
+    facts |= {"past_names": forecaster.past_names, "future_names": forecaster.future_names}
     save_tensors(path, dict(forecaster.state_dict()), facts)
 
 
@@ -70,7 +71,9 @@ def load(path: Path) -> tuple[Forecaster, dict[str, Any]]:
         raise ModelError(f"{path}: {unknown('core', facts['core'], _BUILD)}")
     try:
         core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, facts["settings"])
-        forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core)
+        # earlier versions did not write the names
+        names = (tuple(facts.get(side, ())) for side in ("past_names", "future_names"))
+        forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core, *names)
         forecaster.load_state_dict(tensors)
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: its tensors are not those of a {facts['core']}: {error}. Train it again") from error
