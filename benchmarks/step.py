@@ -28,7 +28,7 @@ from models.conformal import Conformal
 from models.forecaster import Forecaster
 from models.graph import trace
 from models.observation import LEVELS
-from models.recurrent import Recurrent, RecurrentConfig
+from models.network import Network, NetworkConfig
 from models.transforms import LogReturn
 from pipeline.session import RUNTIME_VERSION, onnxruntime
 
@@ -44,7 +44,7 @@ NUMPY = {
 def forecaster(cell: str, hidden: int, layers: int) -> Forecaster:
     """Make a network with random weights and calibrated quantiles, as fits give them by default."""
     torch.manual_seed(0)
-    core = Recurrent(RecurrentConfig(cell=cell, hidden=hidden, layers=layers), unit=0.01)  # type: ignore[arg-type]
+    core = Network(cell, NetworkConfig(hidden=hidden, layers=layers), unit=0.01)
     offsets = torch.zeros(1, 1, len(LEVELS))
     return Forecaster(cell, LogReturn(), Conformal(core, offsets, offsets + 0.01)).eval()
 

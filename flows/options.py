@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from pipeline.prices import PriceStore
     from pipeline.session import Session
 
-MODELS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru")
+KINDS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru")
 """Names of the models, for help and completion; those of `pipeline.fitting`, without what fits them."""
 
 
 def _models(begun: str) -> list[str]:
-    return [name for name in MODELS if name.startswith(begun)]
+    return [name for name in KINDS if name.startswith(begun)]
 
 
 def _series(ctx: typer.Context, begun: str) -> list[str]:
@@ -48,11 +48,11 @@ Folder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON document; progress goes to standard error.")]
 Model = Annotated[
-    str, typer.Argument(help=f"Name of the model: {', '.join(MODELS)}.", autocompletion=_models, show_default=False)
+    str, typer.Argument(help=f"Name of the model: {', '.join(KINDS)}.", autocompletion=_models, show_default=False)
 ]
 Models = Annotated[
     list[str] | None,
-    typer.Argument(metavar="MODELS", help=f"Of {', '.join(MODELS)}. Left out: as configured.", autocompletion=_models),
+    typer.Argument(metavar="MODELS", help=f"Of {', '.join(KINDS)}. Left out: as configured.", autocompletion=_models),
 ]
 SeriesNames = Annotated[
     list[str] | None, typer.Argument(metavar="SERIES...", help="Left out: all series.", autocompletion=_series)

@@ -21,10 +21,10 @@ from models.conformal import Conformal
 from models.errors import ModelError, unknown
 from models.forecaster import Forecaster
 from models.garch import Garch
-from models.recurrent import Recurrent, RecurrentConfig
+from models.network import Network, NetworkConfig
 from models.transforms import AsinhDifference, LogReturn, Transform
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -88,10 +88,12 @@ def _settings(core: Any) -> dict[str, Any]:
     return {n: getattr(core, n) for n in names} | ({"config": asdict(config)} if config else {})
 
 
-def _recurrent(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Recurrent:
+def _network(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Network:
     config = dict(settings["config"], memories=tuple(settings["config"]["memories"]))
     shape = {k: settings[k] for k in ("horizon", "block", "past", "future")}
-    return Recurrent(RecurrentConfig(**config), unit=float(tensors["unit"]), **shape)
+    series = len(tensors["embedding.weight"]) - 1 if "embedding.weight" in tensors else 0
+    unit = float(tensors["inputs.unit"])
+    return Network(settings["kind"], NetworkConfig(**config), unit=unit, series=series, **shape)
 
 
 def _autoregressive(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Autoregressive:
@@ -109,7 +111,7 @@ def _conformal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Conforma
 
 
 _BUILD: dict[str, Any] = {
-    "Recurrent": _recurrent,
+    "Network": _network,
     "Autoregressive": _autoregressive,
     "Garch": _garch,
     "Conformal": _conformal,

@@ -43,7 +43,7 @@ from pipeline import steps
 from pipeline.backtest import seen, walk_forward, walk_session_forward
 from pipeline.config import Config
 from pipeline.export import ungated
-from pipeline.fitting import MODELS, NETWORKS, fit
+from pipeline.fitting import KINDS, NETWORKS, fit
 from pipeline.forecasts import Forecasts
 from pipeline.moves import moves
 from pipeline.session import Session
@@ -115,8 +115,7 @@ class World:
     def training(self) -> Training:
         """A network's fit, before its first epoch."""
         config = self.config.fit
-        network = replace(config.network, cell=self.name)
-        shape = {"network": network, "config": config.training, "horizon": config.horizon}
+        shape = {"network": config.network, "config": config.training, "horizon": config.horizon}
         return Training(self.name, self.panel, self.split, self.transform, **shape)
 
     @cached_property
@@ -280,7 +279,7 @@ def _refit(world: World) -> Product:
     return Product(arrays=_tensors(fit(world.name, panel, parts, world.transform, world.config.fit)))
 
 
-SIMPLE = tuple(name for name in MODELS if name not in NETWORKS)
+SIMPLE = tuple(name for name in KINDS if name not in NETWORKS)
 ALL: tuple[Check, ...] = get_args(Check)
 STORED: tuple[Check, ...] = ("garbage", "shift")
 """A store takes no poison, and what is published there counts for the split."""
@@ -297,10 +296,10 @@ STAGES: tuple[Stage, ...] = (
     Stage(name="targets", run=_targets, until="train", kinds=NETWORKS),
     Stage(name="lanes", run=_lanes, until="train", kinds=NETWORKS),
     Stage(name="validation", run=_validation, until="validation", kinds=NETWORKS),
-    Stage(name="fit", run=_fit, until="validation", checks=("garbage", "holes"), kinds=MODELS),
-    Stage(name="refit", run=_refit, until="test", checks=("garbage",), kinds=MODELS),
-    Stage(name="walk", run=_walk, until="test", checks=ALL, kinds=MODELS, fitted=True),
-    Stage(name="exported walk", run=_exported_walk, until="test", kinds=MODELS, fitted=True),
+    Stage(name="fit", run=_fit, until="validation", checks=("garbage", "holes"), kinds=tuple(KINDS)),
+    Stage(name="refit", run=_refit, until="test", checks=("garbage",), kinds=tuple(KINDS)),
+    Stage(name="walk", run=_walk, until="test", checks=ALL, kinds=tuple(KINDS), fitted=True),
+    Stage(name="exported walk", run=_exported_walk, until="test", kinds=tuple(KINDS), fitted=True),
 )
 """The order of the data's way."""
 
@@ -351,7 +350,7 @@ def audit(
     config : Config
         Settings of the run; the part of the prices is that of `worlds.stored`.
     names : tuple of str
-        Models to audit, of `fitting.MODELS`; none of them: only the stages that they share.
+        Models to audit, of `fitting.KINDS`; none of them: only the stages that they share.
     epochs : int
         Epochs of a network's fit.
     stages : tuple of Stage
@@ -367,8 +366,8 @@ def audit(
         A model cannot be fitted in the world as it was.
     """
     for name in names:
-        if name not in MODELS:
-            raise ConfigError(unknown("model", name, MODELS))
+        if name not in KINDS:
+            raise ConfigError(unknown("model", name, KINDS))
     training = replace(config.fit.training, epochs=epochs)
     worlds = _Worlds(replace(config, fit=replace(config.fit, training=training)))
     findings = list(_findings(worlds, PRICES, stages))

@@ -13,7 +13,6 @@ Knows numpy and torch.
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -25,13 +24,12 @@ from numpy.typing import NDArray
 from models.errors import ConfigError, DataError
 from models.forecaster import Forecaster
 from models.transforms import Transform
+from pipeline.clock import span
 from pipeline.forecasts import Forecasts
 from pipeline.passes import FOREVER, Runner, in_session, in_torch, served
 from pipeline.refit import Policy, RefitConfig, Signals, never
 from pipeline.session import Session
 from pipeline.windows import Panel, Split, SplitConfig
-
-_SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +66,7 @@ class BacktestConfig:
     @property
     def history_time(self) -> int | None:
         """The rolling history in microseconds; None where it expands."""
-        if self.history is None:
-            return None
-        if not re.fullmatch(r"[1-9]\d*[wdhms]", self.history):
-            raise ConfigError(f"history: expected a number and w, d, h, m or s, such as '730d', got {self.history!r}")
-        return int(self.history[:-1]) * _SECONDS[self.history[-1]] * 1_000_000
+        return None if self.history is None else span(self.history, "history")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,24 +11,28 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
 from models.conformal import ConformalConfig
+from models.core import Core
 from models.errors import ConfigError, FitError, unknown
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
-from models.recurrent import RecurrentConfig
+from models.network import BODIES, NetworkConfig
 from models.transforms import Transform
 from pipeline.calibration import calibrated
 from pipeline.moves import moves
-from pipeline.training import EpochRecord, Training, TrainingConfig, fit_recurrent
+from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
 from pipeline.windows import Panel, Split
 
 MODELS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru")
-"""Every model, the simplest first."""
+"""The models that are fitted and compared by default, the simplest first."""
 
-NETWORKS = ("rnn", "lstm", "gru")
-"""Those that are trained over epochs."""
+NETWORKS = tuple(BODIES)
+"""Kinds that are trained over epochs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,8 @@ class FitConfig:
         Steps ahead that each model forecasts, 1 to 1000.
     ar : AutoregressiveConfig
         The autoregression; `ar` has normal and `ar_t` Student t residuals.
-    network : RecurrentConfig
-        Shape of the recurrent networks; `rnn`, `lstm` and `gru` set the cell.
+    network : NetworkConfig
+        Shape of the networks.
     training : TrainingConfig
         How the networks are trained.
     conformal : ConformalConfig
@@ -51,13 +55,73 @@ class FitConfig:
 
     horizon: int = 1
     ar: AutoregressiveConfig = AutoregressiveConfig()
-    network: RecurrentConfig = RecurrentConfig()
+    network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
     conformal: ConformalConfig = ConformalConfig()
 
     def __post_init__(self) -> None:
         if not 1 <= self.horizon <= 1000:
             raise ConfigError(f"horizon: expected 1 to 1000 steps, got {self.horizon}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a fit is given.
+
+    Attributes
+    ----------
+    name : str
+        Name of the model.
+    panel : Panel
+    split : Split
+    transform : Transform
+    config : FitConfig
+    checkpoint : Path or None
+        File of a fit in progress.
+    on_epoch : function
+        Told of each epoch.
+    start : Forecaster or None
+        At whose weights networks begin.
+    """
+
+    name: str
+    panel: Panel
+    split: Split
+    transform: Transform
+    config: FitConfig
+    checkpoint: Path | None
+    on_epoch: Callable[[EpochRecord], None]
+    start: Forecaster | None
+
+    def moves(self) -> list[NDArray[np.float64]]:
+        """Give the moves of each series before the end of validation."""
+        return moves(self.panel, self.transform, self.split.validation_end_time)
+
+    def forecaster(self, core: Core) -> Forecaster:
+        """Make a forecaster of a core without covariates."""
+        return Forecaster(self.name, self.transform, core).eval()
+
+
+def _network(r: Request) -> Forecaster:
+    shape = {"network": r.config.network, "config": r.config.training, "horizon": r.config.horizon}
+    training = Training(r.name, r.panel, r.split, r.transform, checkpoint=r.checkpoint, start=r.start, **shape)
+    return fit_network(training, r.on_epoch)
+
+
+def _autoregressive(r: Request) -> Forecaster:
+    config = replace(r.config.ar, residuals="t") if r.name == "ar_t" else r.config.ar
+    return r.forecaster(fit_autoregressive(r.moves(), horizon=r.config.horizon, config=config))
+
+
+KINDS: dict[str, Callable[[Request], Forecaster]] = {
+    "last_value": lambda r: r.forecaster(fit_last_value(r.moves(), horizon=r.config.horizon)),
+    "drift": lambda r: r.forecaster(fit_drift(r.moves(), horizon=r.config.horizon)),
+    "ar": _autoregressive,
+    "ar_t": _autoregressive,
+    "garch": lambda r: r.forecaster(fit_garch(r.moves(), horizon=r.config.horizon)),
+    **dict.fromkeys(NETWORKS, _network),
+}
+"""Every kind of model by its name, and how it is fitted, before its quantiles are calibrated."""
 
 
 def fit(
@@ -81,42 +145,25 @@ def fit(
     Raises
     ------
     ConfigError
-        The name is not in `MODELS`.
+        The name is not in `KINDS`.
     FitError
         The data do not carry the fit.
     """
-    if name not in MODELS:
-        raise ConfigError(unknown("model", name, MODELS))
-    forecaster = _fitted(name, panel, split, transform, config, checkpoint, on_epoch, start)
-    return calibrated(forecaster, panel, split, config.conformal)
-
-
-def _fitted(
-    name: str,
-    panel: Panel,
-    split: Split,
-    transform: Transform,
-    config: FitConfig,
-    checkpoint: Path | None,
-    on_epoch: Callable[[EpochRecord], None],
-    start: Forecaster | None,
-) -> Forecaster:
-    """Fit the model itself, before its quantiles are calibrated."""
-    if name in NETWORKS:
-        network = replace(config.network, cell=name)
-        shape = {"network": network, "config": config.training, "horizon": config.horizon}
-        training = Training(name, panel, split, transform, checkpoint=checkpoint, start=start, **shape)
-        return fit_recurrent(training, on_epoch)
-    known = moves(panel, transform, split.validation_end_time)
-    fits = {
-        "last_value": lambda: fit_last_value(known, horizon=config.horizon),
-        "drift": lambda: fit_drift(known, horizon=config.horizon),
-        "ar": lambda: fit_autoregressive(known, horizon=config.horizon, config=config.ar),
-        "ar_t": lambda: fit_autoregressive(known, horizon=config.horizon, config=replace(config.ar, residuals="t")),
-        "garch": lambda: fit_garch(known, horizon=config.horizon),
-    }
+    if name not in KINDS:
+        raise ConfigError(unknown("model", name, KINDS))
+    request = Request(
+        name=name,
+        panel=panel,
+        split=split,
+        transform=transform,
+        config=config,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+        start=start,
+    )
     with naming_the_series(panel.names):
-        return Forecaster(name, transform, fits[name]()).eval()
+        forecaster = KINDS[name](request)
+    return calibrated(forecaster, panel, split, config.conformal)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from models.conformal import Conformal
 from models.errors import DataError
 from models.forecaster import Forecaster
 from models.observation import LEVELS
-from models.recurrent import Recurrent
+from models.network import Network
 from models.transforms import Transform
 from pipeline import archive, champions, figures, folds, metrics, settings
 from pipeline.atomic import replacing
@@ -358,7 +358,7 @@ def _record_fit(child: Run, forecaster: Forecaster, about: dict[str, Any]) -> No
     core, calibration = forecaster.core, {}
     if isinstance(core, Conformal):
         core, calibration = core.core, {"start": core.start.tolist(), "gain": core.gain.tolist()}
-    if isinstance(core, Recurrent):
+    if isinstance(core, Network):
         losses = [(r["epoch"], r["train_loss"], r["validation_loss"]) for r in about["records"]]
         child.curve({"step": k, "train_loss": t, "validation_loss": v} for k, t, v in losses)
         figure = figures.loss_curves(

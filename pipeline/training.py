@@ -1,4 +1,4 @@
-"""Train the recurrent forecaster as it is served: truncated BPTT over contiguous lanes, the state carried.
+"""Train a network as it is served: truncated BPTT over contiguous lanes, the state carried.
 
 Every series is cut into contiguous lanes that run side by side. Chunk after chunk the hidden state is carried
 and detached (Williams & Peng 1990, Neural Computation 2(4)); it is zero only where a series truly begins. A lane
@@ -6,8 +6,8 @@ that continues another starts from the state in which that one ended an epoch ag
 nothing is warmed up. Validation goes on from the state at the end of the training span, as a stream would.
 Everything is resident on the device; an epoch has one transfer to the host, its record.
 
-Legend: N series, B lanes, L longest lane, T time, F features, S horizon steps, M prices of one moment,
-K layers, H hidden.
+Legend: N series, B lanes, L longest lane, T time, F features, S horizon steps, M prices of one moment, K covariates
+known ahead.
 
 Comes in: a panel and its split. Goes out: epoch records, then a fitted forecaster. Knows numpy and torch, and
 none of polars, prefect, mlflow.
@@ -29,9 +29,10 @@ from models.checkpoint import load_tensors, save_tensors
 from models.core import initial_state
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster
-from models.observation import Observation
-from models.recurrent import CARRIED, Recurrent, RecurrentConfig
+from models.network import Network, NetworkConfig
+from models.observation import Observation, State
 from models.transforms import Transform
+from pipeline.clock import span
 from pipeline.moves import observed_by, outcomes, typical_move
 from pipeline.threads import cpu_threads
 from pipeline.windows import Lanes, Panel, Split, lanes
@@ -55,8 +56,21 @@ class TrainingConfig:
         Peak rate of AdamW; it falls along a half cosine over the epochs.
     weight_decay : float
         Decoupled weight decay of the matrices, 0 or more; biases and the degrees of freedom have none.
+    clip_by : {"norm", "value", "off"}
+        What of the gradient is bounded: its norm, or each element by itself (Pascanu, Mikolov & Bengio 2013, ICML).
     clip : float
-        Largest norm of the gradient, above 0.
+        The bound, above 0.
+    state : {"carried", "reset"}
+        Whether a chunk begins at the state in which the one before it ended, as serving does, or at zero, as a window
+        does.
+    burn_in : int
+        Steps before each chunk that bring the state up from zero without counting in the loss; only with state reset,
+        0 to 4096.
+    first_chunk : int
+        Length of the chunks of the first epoch; over the first half of the epochs it grows to `chunk`, by a constant
+        factor (Bengio et al. 2009, ICML, curriculum learning). 0: all epochs have `chunk`.
+    half_life : str or None
+        Age, such as "365d", at which a target counts half in the loss; left out: all count alike.
     seed : int
         Seed of the first weights and of dropout.
     device : {"auto", "cpu", "cuda"}
@@ -71,7 +85,12 @@ class TrainingConfig:
     patience: int = 10
     learning_rate: float = 5e-3
     weight_decay: float = 1e-3
+    clip_by: Literal["norm", "value", "off"] = "norm"
     clip: float = 1.0
+    state: Literal["carried", "reset"] = "carried"
+    burn_in: int = 0
+    first_chunk: int = 0
+    half_life: str | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 1
@@ -83,6 +102,8 @@ class TrainingConfig:
             ("epochs", 1, 10000),
             ("patience", 1, 10000),
             ("threads", 1, 256),
+            ("burn_in", 0, 4096),
+            ("first_chunk", 0, self.chunk),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
@@ -91,6 +112,24 @@ class TrainingConfig:
                 f"expected learning_rate > 0, clip > 0 and weight_decay >= 0, got {self.learning_rate}, {self.clip}, "
                 f"{self.weight_decay}"
             )
+        if self.burn_in and self.state == "carried":
+            raise ConfigError(
+                f"burn_in: {self.burn_in} has no effect while the state is carried, because it is never cold. Set "
+                "state to 'reset', or burn_in to 0"
+            )
+        _ = self.half_life_time
+
+    @property
+    def half_life_time(self) -> int | None:
+        """The half-life in microseconds; None where all targets count alike."""
+        return None if self.half_life is None else span(self.half_life, "half_life")
+
+    def chunk_of(self, epoch: int) -> int:
+        """Give the length of the chunks of an epoch, counted from 0."""
+        grown = min(1.0, epoch / max(1.0, self.epochs / 2))
+        if not self.first_chunk:
+            return self.chunk
+        return round(self.first_chunk * (self.chunk / self.first_chunk) ** grown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,23 +150,27 @@ class EpochRecord:
 class Lane:
     """Lanes on the device.
 
-    inputs [B, L, F]; ahead [B, L, S*K']; targets [B, L, S, M] in running scales, 0 where there is none;
-    weight [B, L, S, M] 1 where there is a target; steps int64 [B] on the CPU, the length of each lane.
+    inputs [B, L, F]; ahead [B, L, S*K]; targets [B, L, S, M] in running scales, 0 where there is none;
+    weight [B, L, S, M] of each target in the loss, 0 where there is none; series int64 [B], the row of parameters;
+    steps int64 [B] on the CPU, the length of each lane.
     """
 
     inputs: Tensor
     ahead: Tensor
     targets: Tensor
     weight: Tensor
+    series: Tensor
     steps: Tensor
 
-    def chunk(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        """Take steps [start, stop); the lengths are None where every lane fills the chunk."""
-        lengths = (self.steps - start).clamp(0, stop - start)
-        full = bool((lengths == stop - start).all())
-        cut = slice(start, stop)
-        parts = (self.inputs[:, cut], self.ahead[:, cut], self.targets[:, cut], self.weight[:, cut])
-        return (*parts, None if full else lengths)
+    def cut(self, start: int, stop: int) -> Lane:
+        """Take steps [start, stop)."""
+        parts = {k: getattr(self, k)[:, start:stop] for k in ("inputs", "ahead", "targets", "weight")}
+        return Lane(**parts, series=self.series, steps=(self.steps - start).clamp(0, stop - start))
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """The length of each lane, or None where every lane fills the whole."""
+        return None if bool((self.steps == self.inputs.shape[1]).all()) else self.steps
 
 
 class Training:
@@ -135,15 +178,15 @@ class Training:
 
     Parameters
     ----------
-    name : str
-        Name of the forecaster.
+    kind : str
+        Kind of the network, which is also the name of the forecaster.
     panel : Panel
         Prices of all series; nothing at or after the validation end is read.
     split : Split
         Weights are fitted on its *train* origins, the epoch is chosen on its *validation* origins.
     transform : Transform
         Fitted on the train split.
-    network : RecurrentConfig
+    network : NetworkConfig
     config : TrainingConfig
     horizon : int
     checkpoint : Path, optional
@@ -161,12 +204,12 @@ class Training:
 
     def __init__(
         self,
-        name: str,
+        kind: str,
         panel: Panel,
         split: Split,
         transform: Transform,
         *,
-        network: RecurrentConfig,
+        network: NetworkConfig,
         config: TrainingConfig,
         horizon: int = 1,
         checkpoint: Path | None = None,
@@ -178,12 +221,14 @@ class Training:
             torch.manual_seed(config.seed)
             unit = typical_move(panel, transform, split.train_end_time)
             covariates = {"past": len(panel.past_names), "future": len(panel.future_names)}
-            core = Recurrent(network, unit=unit, horizon=horizon, **covariates)
+            shape = {"horizon": horizon, "series": len(panel.names), **covariates}
+            core = Network(kind, network, unit=unit, **shape)
         _fit_covariates(core, panel, split.train_end_time)
         if start is not None:
             _begin_at(start, core)
         self.core = core.to(self.device)
-        self.forecaster = Forecaster(name, transform, core).to(self.device)
+        names = (panel.past_names, panel.future_names)
+        self.forecaster = Forecaster(kind, transform, core, *names).to(self.device)
         with cpu_threads(config.threads):
             self.train, self.validation, self.layout, self.continued = self._prepare(panel, split)
         self.targets = int(self.train.weight.count_nonzero())
@@ -192,7 +237,7 @@ class Training:
         groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.best = {k: v.detach().clone() for k, v in core.state_dict().items()}
-        self.ended = self._zeros(len(self.train.steps))
+        self.ended = self._fresh(len(self.train.steps))
         self.epoch, self.best_loss, self.since_best = 0, float("inf"), 0
         if checkpoint is not None and checkpoint.exists():
             self._resume(checkpoint)
@@ -245,42 +290,60 @@ class Training:
 
     def _pass_over_lanes(self) -> tuple[Tensor, Tensor]:
         """Go once over the lanes, chunk by chunk; give the mean loss and the mean gradient norm."""
-        hidden = self._carry_on(self.layout.previous)
+        state = self._carry_on(self.layout.previous)
         loss_sum = weight_sum = norm_sum = torch.zeros((), device=self.device)
-        starts = range(0, self.train.inputs.shape[1], self.config.chunk)
+        length = self.config.chunk_of(self.epoch)
+        starts = range(0, self.train.inputs.shape[1], length)
         for start in starts:
-            total, weight, hidden = self._loss(self.train.chunk(start, start + self.config.chunk), hidden)
+            lane = self.train.cut(start, start + length)
+            if self.config.state == "reset":
+                state = self._burnt_in(start)
+            total, weight, state = self._loss(lane, state)
             self.optimiser.zero_grad(set_to_none=True)
-            (total / weight.clamp(min=1)).backward()
-            norm = torch.nn.utils.clip_grad_norm_(self.core.parameters(), self.config.clip)
+            (total / lane.weight.count_nonzero().clamp(min=1)).backward()
+            norm = self._clip()
             self.optimiser.step()
-            hidden = detached(hidden)
+            state = detached(state)
             loss_sum, weight_sum, norm_sum = loss_sum + total.detach(), weight_sum + weight, norm_sum + norm
-        self.ended = hidden
-        return loss_sum / weight_sum.clamp(min=1), norm_sum / len(starts)
+        self.ended = state
+        return loss_sum / weight_sum, norm_sum / len(starts)
 
-    def _loss(self, chunk: tuple, hidden: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """Sum the loss over a chunk, count its targets, and carry the state."""
-        inputs, ahead, target, weight, lengths = chunk
-        top, hidden = self.core.run(inputs, hidden, lengths)
-        top = torch.cat([top, ahead], 2).flatten(0, 1)
-        loss = self.core.head.loss(top, target.flatten(0, 1))
-        return (loss * weight.flatten(0, 1)).sum(), weight.sum(), hidden
+    def _clip(self) -> Tensor:
+        """Bound the gradient; give its norm as it was."""
+        parameters, config = list(self.core.parameters()), self.config
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip if config.clip_by == "norm" else float("inf"))
+        if config.clip_by == "value":
+            torch.nn.utils.clip_grad_value_(parameters, config.clip)
+        return norm
 
-    def _carry_on(self, lanes_before: np.ndarray) -> tuple[Tensor, ...]:
-        """Give the states in which the named lanes ended; zero for -1, where a series truly begins."""
+    def _loss(self, lane: Lane, state: State) -> tuple[Tensor, Tensor, State]:
+        """Sum the weighted loss over a piece of the lanes, sum its weights, and carry the state."""
+        loss, state = self.core.loss(lane.inputs, lane.ahead, lane.series, lane.targets, state, lane.lengths)
+        return (loss * lane.weight).sum(), lane.weight.sum(), state
+
+    @torch.no_grad()
+    def _burnt_in(self, start: int) -> State:
+        """Bring the state up from zero over the steps before a chunk."""
+        before, state = max(0, start - self.config.burn_in), self._fresh(len(self.train.steps))
+        if before == start:
+            return state
+        return self._loss(self.train.cut(before, start), state)[2]
+
+    def _carry_on(self, lanes_before: np.ndarray) -> State:
+        """Give the states in which the named lanes ended; a new one for -1, where a series truly begins."""
         before = torch.as_tensor(lanes_before, device=self.device, dtype=torch.int64)
-        begins = (before < 0)[None, :, None]
-        return tuple(torch.where(begins, 0.0, x[:, before.clamp(min=0)]) for x in self.ended)
+        begins, fresh = before < 0, self._fresh(len(before))
+        taken = {k: x[before.clamp(min=0)] for k, x in self.ended.items()}
+        return {k: torch.where(begins.view(-1, *(1,) * (x.ndim - 1)), fresh[k], x) for k, x in taken.items()}
 
     @torch.no_grad()
     def _validate(self) -> Tensor:
         """Mean loss on the validation origins, from the states at the end of the training span."""
         self.core.eval()
-        hidden = self._carry_on(self.continued)
-        length = self.validation.inputs.shape[1]
-        total, weight, _ = self._loss(self.validation.chunk(0, length), hidden)
-        return total / weight.clamp(min=1)
+        if self.config.state == "reset":  # served carried, whatever the training did
+            self.ended = self._loss(self.train, self._carry_on(self.layout.previous))[2]
+        total, weight, _ = self._loss(self.validation, self._carry_on(self.continued))
+        return total / weight
 
     def _check_finite(self, train: float, validation: float) -> None:
         if not (np.isfinite(train) and np.isfinite(validation)):
@@ -289,9 +352,9 @@ class Training:
                 f"{self.epoch + 1}; expected a finite number. Lower learning_rate or clip, or check the prices"
             )
 
-    def _zeros(self, batch: int) -> tuple[Tensor, ...]:
-        shape = (self.core.config.layers, batch, self.core.config.hidden)
-        return tuple(torch.zeros(shape, device=self.device) for _ in CARRIED[self.core.kind])
+    def _fresh(self, batch: int) -> State:
+        """Give the state of the body of lanes that have shown nothing yet."""
+        return initial_state(self.core.body.state_tensors(), batch, self.core.df)
 
     def _prepare(self, panel: Panel, split: Split) -> tuple[Lane, Lane, Lanes, np.ndarray]:
         """Compute inputs and targets once for each series, and lay them out in lanes."""
@@ -305,13 +368,15 @@ class Training:
         train_origins = split.origins(seen, "train", horizon)
         validation_origins = split.origins(seen, "validation", horizon)
         layout = lanes(train_rows.sum(1), self.config.lanes)
-        train = self._lane(series, train_rows, train_origins, layout)
+        counted = train_origins * _recency(seen, split.train_end_time, self.config.half_life_time)
+        train = self._lane(series, train_rows, counted, layout)
         one_each = lanes(validation_rows.sum(1), 1)
-        validation = self._lane(series, validation_rows, validation_origins, one_each)
-        if not float(validation.weight.sum()) or not float(train.weight.sum()):
+        validation = self._lane(series, validation_rows, validation_origins.astype(np.float32), one_each)
+        counts = [int(x.weight.count_nonzero()) for x in (train, validation)]
+        if not all(counts):
             raise FitError(
-                f"training {self.forecaster.name}: expected origins in train and validation, got "
-                f"{int(train.weight.sum())} and {int(validation.weight.sum())}. Give more data or larger splits"
+                f"training {self.forecaster.name}: expected origins in train and validation, got {counts[0]} "
+                f"and {counts[1]}. Give more data or larger splits"
             )
         last_lane = np.full(len(panel.names), -1)
         last_lane[layout.series] = np.arange(len(layout.series))
@@ -324,31 +389,30 @@ class Training:
         o: Observation = observed_by(forecaster, panel)
         state = initial_state(forecaster.state_tensors(), len(panel.names), self.core.df)
         ticks, _ = forecaster.ticks(o, state["price"])
-        inputs, scale, _ = self.core.features(ticks, {k: state[k] for k in ("variance", "count")})
+        inputs, ahead, scale = self.core.features(ticks, state)
         target = torch.from_numpy(outcomes(panel, forecaster.transform, self.core.horizon)).float() / scale[:, :, None]
         forecaster.to(self.device)
-        ahead = ticks.future.flatten(2)
-        if self.core.future:
-            ahead = self.core.known_ahead(ticks.future.flatten(0, 1)).unflatten(0, ticks.change.shape[:2])
         return {"inputs": inputs, "ahead": ahead, "targets": target, "held": ticks.held.all(-1)}
 
-    def _lane(self, series: dict[str, Tensor], rows: np.ndarray, origins: np.ndarray, layout: Lanes) -> Lane:
-        """Close the gaps of held steps, cut into lanes, and put them on the device."""
+    def _lane(self, series: dict[str, Tensor], rows: np.ndarray, counted: np.ndarray, layout: Lanes) -> Lane:
+        """Close the gaps of held steps, cut into lanes, and put them on the device; origins count as `counted` says."""
         order = np.argsort(~rows, axis=1, kind="stable")[:, : max(1, rows.sum(1).max())]
         across = np.arange(len(rows))[:, None]
         closed = {k: v.numpy()[across, order] for k, v in series.items()}
-        wanted = (np.isfinite(closed["targets"]) & origins[across, order][..., None, None]).astype(np.float32)
+        wanted = np.isfinite(closed["targets"]) * counted[across, order][..., None, None].astype(np.float32)
         closed["targets"] = np.where(wanted > 0, closed["targets"], 0.0).astype(np.float32)
         on_device = {k: torch.from_numpy(layout.gather(v)).to(self.device) for k, v in closed.items()}
         valid = torch.from_numpy(layout.valid).to(self.device)
         weight = torch.from_numpy(layout.gather(wanted)).to(self.device) * valid[..., None, None]
-        return Lane(**on_device, weight=weight, steps=torch.from_numpy(layout.stop - layout.start))
+        rows_of = torch.from_numpy(layout.series + 1).to(self.device)
+        weight = weight / weight[weight > 0].mean() if weight.any() else weight
+        return Lane(**on_device, weight=weight, series=rows_of, steps=torch.from_numpy(layout.stop - layout.start))
 
     def _save(self, path: Path) -> None:
         moments = self.optimiser.state_dict()["state"]
         tensors = {f"model.{k}": v for k, v in self.core.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        tensors |= {f"ended.{k}": x for k, x in enumerate(self.ended)}
+        tensors |= {f"ended.{k}": x for k, x in self.ended.items()}
         tensors |= {f"moment.{p}.{k}": v for p, parts in moments.items() for k, v in parts.items()}
         progress = {"epoch": self.epoch, "best_loss": self.best_loss, "since_best": self.since_best}
         save_tensors(path, tensors, progress)
@@ -358,7 +422,7 @@ class Training:
         tensors = {k: v.to(self.device) for k, v in tensors.items()}
         self.core.load_state_dict(_under(tensors, "model."))
         self.best = _under(tensors, "best.")
-        self.ended = tuple(tensors[f"ended.{k}"] for k in range(len(self.ended)))
+        self.ended = _under(tensors, "ended.")
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, "moment.").items():
             parameter, part = key.split(".", 1)
@@ -368,16 +432,23 @@ class Training:
         self.best_loss = float(progress["best_loss"])
 
 
-def _fit_covariates(core: Recurrent, panel: Panel, until: int) -> None:
+def _recency(panel: Panel, end: int, half_life: int | None) -> np.ndarray:
+    """Give the weight [N, T] of each origin by its age at a moment: 1, or halved with every half-life."""
+    if half_life is None:
+        return np.ones(panel.time.shape, np.float32)
+    return (0.5 ** (np.maximum(end - panel.time, 0) / half_life)).astype(np.float32)
+
+
+def _fit_covariates(core: Network, panel: Panel, until: int) -> None:
     """Fit the constants of the covariates on what stood beside the prices published before a moment."""
     rows = panel.mask & (panel.time < until)
     if panel.past_names:
-        core.fit_covariates("past", torch.from_numpy(panel.past[rows]))
+        core.inputs.fit_covariates("past", torch.from_numpy(panel.past[rows]))
     if panel.future_names:
-        core.fit_covariates("future", torch.from_numpy(panel.future[rows]).flatten(0, 1))
+        core.inputs.fit_covariates("future", torch.from_numpy(panel.future[rows]).flatten(0, 1))
 
 
-def _begin_at(start: Forecaster, core: Recurrent) -> None:
+def _begin_at(start: Forecaster, core: Network) -> None:
     """Take the weights and constants of a network that was fitted before."""
     before = getattr(start.core, "core", start.core)  # inside its calibration, where it has one
     try:
@@ -389,9 +460,9 @@ def _begin_at(start: Forecaster, core: Recurrent) -> None:
         ) from error
 
 
-def detached(hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def detached(state: State) -> State:
     """Cut the graph behind a state: its values are carried on, its history is not."""
-    return tuple(x.detach() for x in hidden)
+    return {k: x.detach() for k, x in state.items()}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -405,7 +476,7 @@ def resolve_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def fit_recurrent(training: Training, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> Forecaster:
+def fit_network(training: Training, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> Forecaster:
     """Train to the end and return the forecaster with the weights of the best validation epoch."""
     for record in training:
         on_epoch(record)

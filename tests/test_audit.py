@@ -14,11 +14,11 @@ import pytest
 import torch
 from panels import DAY, market
 
-from models import recurrent
+from models import network
 from models.autoregressive import AutoregressiveConfig
 from models.errors import ConfigError, FitError, LeakageError
 from models.forecaster import Forecaster
-from models.recurrent import RecurrentConfig
+from models.network import NetworkConfig
 from models.transforms import fit_transform
 from pipeline import audit as auditing
 from pipeline import fitting, moves, steps, training
@@ -32,7 +32,7 @@ from pipeline.windows import Panel, Split
 FIT = FitConfig(
     horizon=2,
     ar=AutoregressiveConfig(max_lags=3),
-    network=RecurrentConfig(hidden=3),
+    network=NetworkConfig(hidden=3),
     training=TrainingConfig(lanes=4, device="cpu"),
 )
 
@@ -218,7 +218,7 @@ def peeking_refit(patch: pytest.MonkeyPatch) -> None:
 
 def forward_that_looks_ahead(patch: pytest.MonkeyPatch) -> None:
     """Let the forecast of a stretch depend on its last move."""
-    honest = recurrent.Recurrent.unroll
+    honest = network.Network.unroll
 
     def unroll(self: Any, ticks: Any, state: Any) -> Any:
         distribution, after = honest(self, ticks, state)
@@ -226,7 +226,7 @@ def forward_that_looks_ahead(patch: pytest.MonkeyPatch) -> None:
         distribution.quantile.add_(1e-3 * last)
         return distribution, after
 
-    patch.setattr(recurrent.Recurrent, "unroll", unroll)
+    patch.setattr(network.Network, "unroll", unroll)
 
 
 def walk_off_by_one(patch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
 from models.observation import MEDIAN, Forecast, Observation, State, at, between
-from models.recurrent import RecurrentConfig
+from models.network import NetworkConfig
 from models.transforms import AsinhDifference, LogReturn, Transform
 from pipeline import export as exporting
 from pipeline import passes
@@ -32,7 +32,7 @@ from pipeline.moves import moves, observations
 from pipeline.passes import in_torch, served
 from pipeline.refit import Policy, RefitConfig, Signals, policy
 from pipeline.session import Session
-from pipeline.training import Training, TrainingConfig, fit_recurrent
+from pipeline.training import Training, TrainingConfig, fit_network
 from pipeline.windows import Panel, Split, SplitConfig
 
 HORIZON = 3
@@ -239,14 +239,14 @@ def test_on_a_random_walk_nothing_beats_the_last_value() -> None:
         prices,
         split,
         transform,
-        network=RecurrentConfig(cell="gru", hidden=6),
+        network=NetworkConfig(hidden=6),
         config=TrainingConfig(epochs=3, lanes=8, device="cpu"),
     )
     rivals = [
         Forecaster("ar", transform, fit_autoregressive(known, horizon=1, config=AutoregressiveConfig(max_lags=5))),
         Forecaster("drift", transform, fit_drift(known, horizon=1)),
         Forecaster("garch", transform, fit_garch(known, horizon=1)),
-        fit_recurrent(trained),
+        fit_network(trained),
     ]
     origins = split.origins(prices, "test")
     naive = walk_forward(Forecaster("last_value", transform, fit_last_value(known, horizon=1)), prices, origins)
@@ -280,7 +280,7 @@ def test_what_there_is_to_know_is_known() -> None:
 
 TINY = FitConfig(
     horizon=HORIZON,
-    network=RecurrentConfig(hidden=3, layers=1),
+    network=NetworkConfig(hidden=3, layers=1),
     training=TrainingConfig(epochs=1, lanes=6, device="cpu"),
 )
 FIRST, LAST = PANEL.time[TEST].min(), PANEL.time[TEST].max()

@@ -53,7 +53,7 @@ def test_every_kind_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
 def test_the_asinh_transform_comes_back_with_every_row(tmp_path: Path) -> None:
     """Center and unit of each series are in the file."""
     transform = AsinhDifference(torch.tensor([50.0, 1 / 3]), torch.tensor([20.0, 0.1]))
-    before = Forecaster("asinh", transform, recurrent(cell="gru")).eval()
+    before = Forecaster("asinh", transform, recurrent("gru")).eval()
     save(before, tmp_path / "model.safetensors")
     after, said = load(tmp_path / "model.safetensors")
     assert said == {}
@@ -64,7 +64,7 @@ def test_the_asinh_transform_comes_back_with_every_row(tmp_path: Path) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """Save a small forecaster."""
-    save(Forecaster("gru", LogReturn(), recurrent(cell="gru")), tmp_path / "model.safetensors")
+    save(Forecaster("gru", LogReturn(), recurrent("gru")), tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 
 
@@ -102,7 +102,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ModelError, match="expected a safetensors file"):
         load(path)
-    torch.save({"core.unit": Trap()}, path)
+    torch.save({"core.inputs.unit": Trap()}, path)
     with pytest.raises(ModelError, match="expected a safetensors file"):
         load(path)
     assert not (tmp_path / "sprung").exists()
@@ -126,25 +126,25 @@ def changed(path: Path, **facts: object) -> Path:
 
 def test_another_format_is_refused(saved: Path) -> None:
     """The message says which format is read and which came."""
-    with pytest.raises(ModelError, match="expected format 1, got 2"):
-        load(changed(saved, format=2))
+    with pytest.raises(ModelError, match="expected format 2, got 3"):
+        load(changed(saved, format=3))
 
 
 def test_an_unknown_core_is_refused_with_the_nearest(saved: Path) -> None:
     """The message lists the cores there are."""
-    with pytest.raises(ModelError, match=r"unknown core 'Recurent': did you mean 'Recurrent'\? Known: Auto"):
-        load(changed(saved, core="Recurent"))
+    with pytest.raises(ModelError, match=r"unknown core 'Netwok': did you mean 'Network'\? Known: Auto"):
+        load(changed(saved, core="Netwok"))
 
 
 def test_tensors_that_are_not_those_of_the_core_are_refused(saved: Path) -> None:
     """A file whose tensors are missing or of another shape is refused by its path."""
     tensors, facts = load_tensors(saved)
     for wrong in (
-        {k: v for k, v in tensors.items() if k != "core.unit"},
+        {k: v for k, v in tensors.items() if k != "core.inputs.unit"},
         tensors | {"core.head.output.bias": torch.zeros(7)},
     ):
         save_tensors(saved, wrong, facts)
-        with pytest.raises(ModelError, match=r"model\.safetensors: its tensors are not those of a Recurrent"):
+        with pytest.raises(ModelError, match=r"model\.safetensors: its tensors are not those of a Network"):
             load(saved)
 
 
@@ -189,7 +189,7 @@ def test_a_failed_save_leaves_the_old_file(saved: Path) -> None:
     """What cannot be written as JSON fails the save, and the file stays byte for byte."""
     before = saved.read_bytes()
     with pytest.raises(TypeError):
-        save(Forecaster("gru", LogReturn(), recurrent(cell="gru")), saved, {"path": saved})
+        save(Forecaster("gru", LogReturn(), recurrent("gru")), saved, {"path": saved})
     assert saved.read_bytes() == before
 
 
@@ -197,5 +197,5 @@ def test_the_facts_of_a_file_are_plain_json(saved: Path) -> None:
     """Nothing but JSON stands beside the tensors."""
     header = json.loads(saved.read_bytes()[8 : 8 + int.from_bytes(saved.read_bytes()[:8], "little")])
     facts = json.loads(header["__metadata__"]["statecast"])
-    assert facts["core"] == "Recurrent"
+    assert facts["core"] == "Network"
     assert facts["settings"]["config"]["hidden"] == 8

@@ -22,7 +22,7 @@ from conftest import Workspace, simulated_rows
 from flows.cli import INTERRUPTED, app, main
 from pipeline import audit, champions
 from pipeline.config import Config
-from pipeline.fitting import MODELS
+from pipeline.fitting import KINDS
 from pipeline.prices import PriceStore
 from pipeline.session import Session
 from pipeline.settings import load
@@ -128,7 +128,7 @@ def test_the_help_names_the_models_that_there_are(statecast: Call) -> None:
     """The list in the help is the list of models, and a data folder's default is told."""
     _, out, _ = statecast("train", "--help")
     said = " ".join(out.replace("│", " ").split())
-    assert f"Name of the model: {', '.join(MODELS)}." in said
+    assert f"Name of the model: {', '.join(KINDS)}." in said
     assert "left out: .statecast" in said
 
 

@@ -15,8 +15,8 @@ from models.core import Core
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
+from models.network import Network, NetworkConfig
 from models.observation import LEVELS
-from models.recurrent import Recurrent, RecurrentConfig
 from models.transforms import AsinhDifference, LogReturn
 
 MOVES = list(np.random.default_rng(7).standard_t(5, size=(3, 600)) * 0.01)
@@ -31,11 +31,11 @@ def autoregressive(*phi: list[float]) -> Core:
     return fit_autoregressive(moves, horizon=3, config=AutoregressiveConfig(max_lags=5, residuals="t"))
 
 
-def recurrent(**settings: object) -> Core:
-    """Make a recurrent core with random weights."""
-    shape = {k: settings.pop(k) for k in ("horizon", "block", "past", "future") if k in settings}
+def recurrent(kind: str, **settings: object) -> Core:
+    """Make a network with random weights."""
+    shape = {k: settings.pop(k) for k in ("horizon", "block", "past", "future", "series") if k in settings}
     torch.manual_seed(3)
-    return Recurrent(RecurrentConfig(hidden=8, **settings), unit=0.01, **shape)  # type: ignore[arg-type]
+    return Network(kind, NetworkConfig(hidden=8, **settings), unit=0.01, **shape)  # type: ignore[arg-type]
 
 
 def conformal(core: Core, tracked: int) -> Core:
@@ -52,20 +52,21 @@ KINDS: dict[str, Callable[[], Core]] = {
     "ar_one": lambda: autoregressive([0.4], [-0.3], []),
     "ar": lambda: autoregressive([0.4, -0.3], [0.3, 0.2, -0.3], [0.5]),
     "garch": lambda: fit_garch(MOVES, horizon=2),
-    "rnn": lambda: recurrent(cell="rnn"),
-    "lstm": lambda: recurrent(cell="lstm"),
-    "gru": lambda: recurrent(cell="gru"),
-    "stacked": lambda: recurrent(cell="lstm", layers=2, dropout=0.3, horizon=3),
-    "quantile_head": lambda: recurrent(cell="gru", head="quantile", horizon=2),
-    "covariates": lambda: recurrent(cell="gru", past=2, future=3, horizon=2, elapsed=True),
-    "block_of_hours": lambda: recurrent(cell="lstm", block=4, future=2),
-    "one_memory": lambda: recurrent(cell="rnn", memories=(20,)),
-    "calibrated_once": lambda: conformal(recurrent(cell="gru", horizon=2), 0),
-    "calibrated_plain": lambda: conformal(recurrent(cell="gru"), 1),
-    "calibrated_first": lambda: conformal(recurrent(cell="gru", horizon=3), 1),
-    "calibrated_all": lambda: conformal(recurrent(cell="lstm", horizon=3), 3),
-    "calibrated_block": lambda: conformal(recurrent(cell="gru", block=4, future=2), 1),
-    "calibrated_quantiles": lambda: conformal(recurrent(cell="gru", head="quantile"), 1),
+    "rnn": lambda: recurrent("rnn"),
+    "lstm": lambda: recurrent("lstm"),
+    "gru": lambda: recurrent("gru"),
+    "stacked": lambda: recurrent("lstm", layers=2, dropout=0.3, horizon=3),
+    "quantile_head": lambda: recurrent("gru", head="quantile", horizon=2),
+    "covariates": lambda: recurrent("gru", past=2, future=3, horizon=2, elapsed=True),
+    "block_of_hours": lambda: recurrent("lstm", block=4, future=2),
+    "one_memory": lambda: recurrent("rnn", memories=(20,)),
+    "embedding": lambda: recurrent("gru", embedding=2, series=3, layers=2),
+    "calibrated_once": lambda: conformal(recurrent("gru", horizon=2), 0),
+    "calibrated_plain": lambda: conformal(recurrent("gru"), 1),
+    "calibrated_first": lambda: conformal(recurrent("gru", horizon=3), 1),
+    "calibrated_all": lambda: conformal(recurrent("lstm", horizon=3), 3),
+    "calibrated_block": lambda: conformal(recurrent("gru", block=4, future=2), 1),
+    "calibrated_quantiles": lambda: conformal(recurrent("gru", head="quantile"), 1),
 }
 
 
@@ -86,12 +87,12 @@ def test_every_kind_keeps_the_contract(kind: str, check: Check) -> None:
 def test_the_asinh_transform_keeps_the_contract(check: Check) -> None:
     """Each check of the contract holds on the transform for prices that may be negative."""
     transform = AsinhDifference(torch.tensor([50.0]), torch.tensor([20.0]))
-    check(Forecaster("asinh", transform, recurrent(cell="gru")).eval(), np.random.default_rng(12))
+    check(Forecaster("asinh", transform, recurrent("gru")).eval(), np.random.default_rng(12))
 
 
 def test_the_checks_catch_a_forecaster_that_looks_ahead() -> None:
     """A core whose forecast depends on the last tick of the sequence fails the causality check."""
-    core = recurrent(cell="gru")
+    core = recurrent("gru")
     honest = core.unroll
 
     def peeking(ticks, state):

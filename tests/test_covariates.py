@@ -19,7 +19,7 @@ from models import checkpoint
 from models.errors import ConfigError, DataError, ModelError
 from models.forecaster import Forecaster
 from models.naive import fit_last_value
-from models.recurrent import RecurrentConfig
+from models.network import NetworkConfig
 from models.transforms import LogReturn
 from pipeline import export as exporting
 from pipeline import settings as reading
@@ -30,7 +30,7 @@ from pipeline.covariates import with_covariates
 from pipeline.export import Provenance, export
 from pipeline.moves import observations, observed_by
 from pipeline.prices import KEY, SCHEMA, PriceStore
-from pipeline.training import Training, TrainingConfig, fit_recurrent
+from pipeline.training import Training, TrainingConfig, fit_network
 from pipeline.windows import Panel, Split, SplitConfig, panel, split
 
 HOUR = 3_600_000_000
@@ -243,8 +243,8 @@ def driven(*, known: str = "ahead", horizon: int = 1) -> tuple[Panel, Split]:
 def trained(prices: Panel, parts: Split, *, epochs: int = 4, horizon: int = 1) -> Forecaster:
     """Train a small network."""
     config = TrainingConfig(epochs=epochs, lanes=16, device="cpu", learning_rate=1e-2)
-    network = RecurrentConfig(cell="gru", hidden=8)
-    return fit_recurrent(Training("gru", prices, parts, LogReturn(), network=network, config=config, horizon=horizon))
+    network = NetworkConfig(hidden=8)
+    return fit_network(Training("gru", prices, parts, LogReturn(), network=network, config=config, horizon=horizon))
 
 
 def plain(prices: Panel) -> Panel:

@@ -13,7 +13,7 @@ from test_training import differ, weights
 from models.autoregressive import AutoregressiveConfig
 from models.conformal import ConformalConfig
 from models.errors import ConfigError, FitError
-from models.recurrent import RecurrentConfig
+from models.network import NetworkConfig
 from models.transforms import LogReturn, fit_transform
 from pipeline.backtest import walk_forward
 from pipeline.fitting import MODELS, FitConfig, fit
@@ -23,7 +23,7 @@ PANEL, SPLIT = market(420, 380)
 CONFIG = FitConfig(
     horizon=2,
     ar=AutoregressiveConfig(max_lags=5),
-    network=RecurrentConfig(hidden=5),
+    network=NetworkConfig(hidden=5),
     training=TrainingConfig(lanes=4, epochs=2, device="cpu"),
 )
 NETWORKS = ("rnn", "lstm", "gru")
@@ -83,7 +83,7 @@ def test_the_two_autoregressions_differ_in_their_residuals_alone() -> None:
 def test_the_name_of_a_network_sets_its_cell(name: str, tmp_path: Path) -> None:
     """Whatever cell the settings have, the name decides; epochs are told and kept in the checkpoint."""
     told: list[EpochRecord] = []
-    config = replace(CONFIG, network=RecurrentConfig(cell="gru" if name == "rnn" else "rnn", hidden=5))
+    config = replace(CONFIG, network=NetworkConfig(hidden=5))
     fitted = fit(name, PANEL, SPLIT, LogReturn(), config, checkpoint=tmp_path / "p.safetensors", on_epoch=told.append)
     assert fitted.kind == name
     assert [r.epoch for r in told] == [1, 2]

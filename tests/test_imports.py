@@ -33,7 +33,7 @@ assert not loaded, "imported too early: " + ", ".join(loaded)
 
 FIT = """
 import numpy as np
-from models.recurrent import RecurrentConfig
+from models.network import NetworkConfig
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward
 from pipeline.fitting import FitConfig, fit
@@ -43,7 +43,7 @@ from pipeline.windows import SplitConfig, panel, split
 rng = np.random.default_rng(0)
 prices = panel(np.repeat("a", 300), np.arange(300) * 86_400_000_000, 100 * np.exp(rng.normal(0, 0.01, 300).cumsum()))
 parts = split(prices, SplitConfig())
-config = FitConfig(network=RecurrentConfig(hidden=4), training=TrainingConfig(epochs=1, device="cpu"))
+config = FitConfig(network=NetworkConfig(hidden=4), training=TrainingConfig(epochs=1, device="cpu"))
 for name in ("last_value", "ar", "gru"):
     rows = walk_forward(fit(name, prices, parts, LogReturn(), config), prices, parts.origins(prices, "test"))
     assert len(rows) > 40

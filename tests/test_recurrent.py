@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from models.core import Tick, initial_state
 from models.errors import ConfigError
+from models.network import Network, NetworkConfig
 from models.observation import State
-from models.recurrent import CARRIED, Recurrent, RecurrentConfig
+from models.recurrent import CARRIED
 
 CELLS = ("rnn", "lstm", "gru")
 B, T, H = 3, 12, 4
@@ -142,27 +143,27 @@ def through_time(
     return np.stack(tops, 1), grads, dx_BTF, d_state
 
 
-def core_of(cell: str, **settings: Any) -> Recurrent:
+def core_of(cell: str, **settings: Any) -> Network:
     """Make a small core with larger weights than torch's own, in float64."""
     torch.manual_seed(1)
-    core = Recurrent(RecurrentConfig(cell=cell, hidden=H, **settings), unit=0.01).double().eval()
+    core = Network(cell, NetworkConfig(hidden=H, **settings), unit=0.01).double().eval()
     with torch.no_grad():
-        for p in core.layers.parameters():
+        for p in core.body.layers.parameters():
             p.mul_(2.0)
     return core
 
 
-def layer_of(core: Recurrent, k: int) -> Layer:
+def layer_of(core: Network, k: int) -> Layer:
     """Copy out the weights of one layer."""
     names = {"w": "weight_ih", "u": "weight_hh", "b": "bias_ih", "c": "bias_hh"}
-    return {short: getattr(core.layers, f"{name}_l{k}").detach().numpy().copy() for short, name in names.items()}
+    return {short: getattr(core.body.layers, f"{name}_l{k}").detach().numpy().copy() for short, name in names.items()}
 
 
-def random_state(core: Recurrent, batch: int) -> tuple[torch.Tensor, ...]:
-    """Draw a state [K, B, H] a part."""
+def random_state(core: Network, batch: int) -> State:
+    """Draw a state of the layers."""
     rng = torch.Generator().manual_seed(2)
-    shape = (core.config.layers, batch, H)
-    return tuple(torch.randn(shape, generator=rng, dtype=torch.float64) * 0.5 for _ in CARRIED[core.kind])
+    names = [s.name for s in core.body.state_tensors()]
+    return {k: torch.randn((batch, H), generator=rng, dtype=torch.float64) * 0.5 for k in names}
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -170,14 +171,14 @@ def random_state(core: Recurrent, batch: int) -> tuple[torch.Tensor, ...]:
 def test_outputs_and_gradients_are_those_written_by_hand(cell: str, layers: int) -> None:
     """Outputs, and gradients of weights, inputs and first state over 12 steps, equal those of numpy cells."""
     core, rng = core_of(cell, layers=layers), np.random.default_rng(3)
-    x = torch.tensor(rng.normal(size=(B, T, core.inputs)), requires_grad=True)
-    start = tuple(s.requires_grad_() for s in random_state(core, B))
+    x = torch.tensor(rng.normal(size=(B, T, core.inputs.width)), requires_grad=True)
+    start = {k: s.requires_grad_() for k, s in random_state(core, B).items()}
     weight = rng.normal(size=(B, T, H))
-    top, after = core.run(x, start)
-    ((top * torch.tensor(weight)).sum() + 0.5 * (after[0][-1] ** 2).sum()).backward()
+    top, after = core.body.run(x, start)
+    ((top * torch.tensor(weight)).sum() + 0.5 * (core.body.output(after) ** 2).sum()).backward()
 
     cells = [BY_HAND[cell](layer_of(core, k)) for k in range(layers)]
-    state = [[s[k].detach().numpy() for s in start] for k in range(layers)]
+    state = [[start[f"{part}{k}"].detach().numpy() for part in CARRIED[cell]] for k in range(layers)]
     tops, grads, dx, d_start = through_time(cells, x.detach().numpy(), state, weight)
 
     np.testing.assert_allclose(top.detach(), tops, rtol=1e-10, atol=1e-12)
@@ -185,11 +186,16 @@ def test_outputs_and_gradients_are_those_written_by_hand(cell: str, layers: int)
     for k in range(layers):
         for short, name in names.items():
             np.testing.assert_allclose(
-                getattr(core.layers, f"{name}_l{k}").grad, grads[k][short], rtol=1e-8, atol=1e-10, err_msg=f"{name} {k}"
+                getattr(core.body.layers, f"{name}_l{k}").grad,
+                grads[k][short],
+                rtol=1e-8,
+                atol=1e-10,
+                err_msg=f"{name} {k}",
             )
-        for part, given in enumerate(start):
-            assert given.grad is not None
-            np.testing.assert_allclose(given.grad[k], d_start[k][part], rtol=1e-8, atol=1e-10)
+        for part, expected in zip(CARRIED[cell], d_start[k], strict=True):
+            given = start[f"{part}{k}"].grad
+            assert given is not None
+            np.testing.assert_allclose(given, expected, rtol=1e-8, atol=1e-10)
     assert x.grad is not None
     np.testing.assert_allclose(x.grad, dx, rtol=1e-8, atol=1e-10)
 
@@ -207,7 +213,7 @@ def ticks(time: int, seed: int = 4) -> Tick:
     )
 
 
-def step_through(core: Recurrent, given: Tick, state: State) -> State:
+def step_through(core: Network, given: Tick, state: State) -> State:
     """Step over ticks one at a time and give the last state."""
     for t in range(given.change.shape[1]):
         now = {f: getattr(given, f)[:, t] for f in ("change", "held", "past", "future", "elapsed")}
@@ -223,21 +229,11 @@ def test_a_chain_of_steps_is_torchs_own_layer(cell: str, layers: int) -> None:
     core, given = core_of(cell, layers=layers), ticks(20)
     start = initial_state(core.state_tensors(), B, core.df)
     features, *_ = core.features(given, start)
-    _, end = core.layers(features)
-    stepped = core.stacked(step_through(core, given, start))
-    for ours, theirs in zip(stepped, end if cell == "lstm" else (end,), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("cell", CELLS)
-def test_unstacking_undoes_stacking(cell: str) -> None:
-    """A state survives the way to [K, B, H] and back, and the other way round."""
-    core = core_of(cell, layers=3)
-    hidden = random_state(core, B)
-    state = core.unstacked(hidden)
-    declared = {s.name: s.shape for s in core.state_tensors() if s.unit == "hidden"}
-    assert {k: tuple(v.shape[1:]) for k, v in state.items()} == declared
-    assert all(torch.equal(a, b) for a, b in zip(core.stacked(state), hidden, strict=True))
+    _, end = core.body.layers(features)
+    stepped = step_through(core, given, start)
+    for part, theirs in zip(CARRIED[cell], end if cell == "lstm" else (end,), strict=True):
+        for k in range(layers):
+            np.testing.assert_allclose(stepped[f"{part}{k}"], theirs[k], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
@@ -246,16 +242,16 @@ def test_unstacking_undoes_stacking(cell: str) -> None:
 def test_ragged_rows_run_as_each_row_alone(cell: str, layers: int) -> None:
     """With lengths, packed rows give the outputs and the last state of each row run on its own, none included."""
     core, lengths = core_of(cell, layers=layers), torch.tensor([7, 0, 12, 1])
-    x = torch.tensor(np.random.default_rng(5).normal(size=(4, T, core.inputs)))
+    x = torch.tensor(np.random.default_rng(5).normal(size=(4, T, core.inputs.width)))
     start = random_state(core, 4)
-    top, end = core.run(x, start, lengths)
+    top, end = core.body.run(x, start, lengths)
     assert top.shape == (4, T, H)
     for row, length in enumerate(lengths.tolist()):
-        mine = tuple(s[:, row : row + 1].contiguous() for s in start)
-        alone, after = core.run(x[row : row + 1, :length], mine) if length else (top[row : row + 1, :0], mine)
+        mine = {k: s[row : row + 1] for k, s in start.items()}
+        alone, after = core.body.run(x[row : row + 1, :length], mine) if length else (top[row : row + 1, :0], mine)
         np.testing.assert_allclose(top[row, :length], alone[0], rtol=1e-10, atol=1e-12)
-        for ours, theirs in zip(end, after, strict=True):
-            np.testing.assert_allclose(ours[:, row], theirs[:, 0], rtol=1e-10, atol=1e-12)
+        for name in end:
+            np.testing.assert_allclose(end[name][row], after[name][0], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -263,12 +259,12 @@ def test_ragged_rows_run_as_each_row_alone(cell: str, layers: int) -> None:
 def test_what_lies_beyond_a_length_is_not_looked_at(cell: str) -> None:
     """NaN in the padding of ragged rows reaches neither the outputs within the lengths nor the state."""
     core, lengths = core_of(cell), torch.tensor([3, 5, 0])
-    x = torch.tensor(np.random.default_rng(6).normal(size=(B, T, core.inputs)))
+    x = torch.tensor(np.random.default_rng(6).normal(size=(B, T, core.inputs.width)))
     poisoned = torch.where((torch.arange(T) < lengths[:, None])[..., None], x, float("nan"))
-    clean, dirty = (core.run(y, random_state(core, B), lengths) for y in (x, poisoned))
+    clean, dirty = (core.body.run(y, random_state(core, B), lengths) for y in (x, poisoned))
     for row, length in enumerate(lengths.tolist()):
         assert torch.equal(clean[0][row, :length], dirty[0][row, :length])
-    assert all(torch.equal(a, b) for a, b in zip(clean[1], dirty[1], strict=True))
+    assert all(torch.equal(clean[1][k], dirty[1][k]) for k in clean[1])
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -292,16 +288,16 @@ def test_held_moments_are_as_if_they_were_not_there(cell: str) -> None:
 def test_dropout_with_one_layer_is_refused_with_the_reason() -> None:
     """Dropout acts between layers only: with one layer it is refused, and the message says so and what to do."""
     with pytest.raises(ConfigError, match=r"no effect with one layer.*between layers only.*Set layers to 2"):
-        RecurrentConfig(dropout=0.2)
+        NetworkConfig(dropout=0.2)
 
 
 def test_dropout_acts_between_layers_while_training_only() -> None:
     """Two runs in training differ, two in serving do not."""
     core = core_of("lstm", layers=2, dropout=0.5)
-    x = torch.tensor(np.random.default_rng(7).normal(size=(B, T, core.inputs)))
-    served = [core.run(x, random_state(core, B))[0] for _ in range(2)]
+    x = torch.tensor(np.random.default_rng(7).normal(size=(B, T, core.inputs.width)))
+    served = [core.body.run(x, random_state(core, B))[0] for _ in range(2)]
     core.train()
-    trained = [core.run(x, random_state(core, B))[0] for _ in range(2)]
+    trained = [core.body.run(x, random_state(core, B))[0] for _ in range(2)]
     assert torch.equal(*served)
     assert not torch.equal(*trained)
 
@@ -309,7 +305,7 @@ def test_dropout_acts_between_layers_while_training_only() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"hidden": 0}, "hidden: expected 1 to 4096 units, got 0"),
+        ({"hidden": 0}, "hidden: expected 1 to 4096, got 0"),
         ({"layers": 9}, "layers: expected 1 to 8, got 9"),
         ({"layers": 2, "dropout": 0.95}, "dropout: expected 0 to 0.9, got 0.95"),
         ({"memories": ()}, "memories: expected increasing"),
@@ -320,4 +316,4 @@ def test_dropout_acts_between_layers_while_training_only() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     """Each setting says its range and what came."""
     with pytest.raises(ConfigError, match=message):
-        RecurrentConfig(**settings)
+        NetworkConfig(**settings)

@@ -24,12 +24,13 @@ from models.checkpoint import load_tensors
 from models.core import initial_state
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster
-from models.recurrent import RecurrentConfig
+from models.network import NetworkConfig
+from models.observation import State
 from models.transforms import AsinhDifference, LogReturn
 from pipeline import training as module
 from pipeline.backtest import walk_forward
 from pipeline.moves import observations
-from pipeline.training import EpochRecord, Training, TrainingConfig, fit_recurrent
+from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
 from pipeline.windows import Panel, Split, SplitConfig
 from pipeline.windows import split as make_split
 
@@ -51,12 +52,13 @@ def begin(
     *,
     horizon: int = 1,
     checkpoint: Path | None = None,
+    kind: str = "lstm",
     **network: Any,
 ) -> Training:
     """Begin the fit of a small network."""
-    shape = RecurrentConfig(**({"cell": "lstm", "hidden": 6} | network))
+    shape = NetworkConfig(**({"hidden": 6} | network))
     return Training(
-        "lstm", panel, split, LogReturn(), network=shape, config=config, horizon=horizon, checkpoint=checkpoint
+        kind, panel, split, LogReturn(), network=shape, config=config, horizon=horizon, checkpoint=checkpoint
     )
 
 
@@ -90,7 +92,7 @@ def persistent() -> tuple[Panel, Split]:
     return prices, make_split(prices, SplitConfig())
 
 
-@pytest.mark.parametrize("network", [{}, {"cell": "gru", "layers": 2, "dropout": 0.2}, {"cell": "rnn"}], ids=str)
+@pytest.mark.parametrize("network", [{}, {"kind": "gru", "layers": 2, "dropout": 0.2}, {"kind": "rnn"}], ids=str)
 def test_the_loss_falls_by_what_there_is_to_learn(network: dict[str, Any]) -> None:
     """Knowing the last move is worth 0.51 nats; most of it is learned, and validation has it too."""
     records = list(begin(*persistent(), replace(CONFIG, epochs=20, learning_rate=0.02), **network))
@@ -112,19 +114,19 @@ def used_kib() -> int:
     return int(re.findall(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
 
 
-def thousand_chunks(cut: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+def thousand_chunks(cut: Callable[[State], State], monkeypatch: pytest.MonkeyPatch) -> None:
     """Train over 1000 chunks of one step, cutting the graph so, and compare the memory along the way."""
     prices, split = market(1600, holes=0.0)
     used: list[int] = []
 
-    def watched(hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def watched(hidden: State) -> State:
         hidden = cut(hidden)
         used.append(used_kib() if len(used) in (99, 999) else 0)
-        assert all(x.grad_fn is None for x in hidden), "the state still has its history"
+        assert all(x.grad_fn is None for x in hidden.values()), "the state still has its history"
         return hidden
 
     monkeypatch.setattr(module, "detached", watched)
-    next(iter(begin(prices, split, replace(CONFIG, lanes=1, chunk=1), cell="rnn", hidden=2)))
+    next(iter(begin(prices, split, replace(CONFIG, lanes=1, chunk=1), kind="rnn", hidden=2)))
     assert len(used) >= 1000
     assert used[999] - used[99] < MOST_GROWTH_KIB
 
@@ -183,7 +185,7 @@ def test_validation_goes_on_from_the_carried_state() -> None:
     for _ in training:
         pass
     carried = training._validate().item()
-    training.ended = tuple(torch.zeros_like(x) for x in training.ended)
+    training.ended = {k: torch.zeros_like(x) for k, x in training.ended.items()}
     assert abs(training._validate().item() - carried) > 1e-5
 
 
@@ -196,7 +198,7 @@ def test_the_validation_loss_is_that_of_a_walk_forward() -> None:
     rows = walk_forward(f, PANEL, origins)
     o = observations(PANEL, horizon=1)
     ticks, _ = f.ticks(o, initial_state(f.state_tensors(), 3, core.df)["price"])
-    _, scale, _ = core.features(ticks, initial_state(core.state_tensors(), 3, core.df))
+    _, _, scale = core.features(ticks, initial_state(core.state_tensors(), 3, core.df))
     unit = scale[..., 0].numpy()[origins]
     loss = -stats.t.logpdf(rows.outcome, rows.df, rows.loc, rows.scale) - np.log(unit)
     assert len(rows) == len(unit) > 50
@@ -211,8 +213,8 @@ def test_lanes_meet_without_a_seam() -> None:
     epochs(many, int(pieces.max()))
     epochs(whole, 1)
     last = np.cumsum(pieces) - 1
-    for a, b in zip(many.ended, whole.ended, strict=True):
-        np.testing.assert_allclose(a[:, last], b, rtol=1e-5, atol=1e-7)
+    for name, end in whole.ended.items():
+        np.testing.assert_allclose(many.ended[name][last], end, rtol=1e-5, atol=1e-7)
     assert many._validate().item() == pytest.approx(whole._validate().item(), rel=1e-6)
 
 
@@ -223,8 +225,114 @@ def test_the_chunk_does_not_change_the_states() -> None:
         training = begin(config=replace(STILL, chunk=chunk))
         epochs(training, 1)
         ended.append(training.ended)
-    for a, b in zip(*ended, strict=True):
+    for name in ended[0]:
+        np.testing.assert_allclose(ended[0][name], ended[1][name], rtol=1e-5, atol=1e-7)
+
+
+def first_states(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Tensor]]:
+    """Train one epoch; give the length of each chunk that is trained, and the state with which it begins."""
+    given, loss = [], training._loss
+
+    def watched(lane: Any, state: State) -> Any:
+        if torch.is_grad_enabled():
+            given.append((lane.inputs.shape[1], state["h0"].clone()))
+        return loss(lane, state)
+
+    monkeypatch.setattr(training, "_loss", watched)
+    next(iter(training))
+    return given
+
+
+def test_a_reset_state_is_zero_at_each_chunk_and_served_carried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With resets every chunk begins at zero; the epoch ends in the state of lanes that were carried throughout."""
+    reset, carried = (begin(config=replace(STILL, state=s, epochs=1)) for s in ("reset", "carried"))
+    begun = first_states(reset, monkeypatch)
+    assert len(begun) > 3
+    assert not any(state.any() for _, state in begun)
+    assert all(state.any() for _, state in first_states(carried, monkeypatch)[1:])
+    for name, end in carried.ended.items():
+        np.testing.assert_allclose(reset.ended[name], end, rtol=1e-5, atol=1e-7)
+
+
+def test_burning_in_over_all_that_came_before_is_carrying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burn-in as long as the longest lane begins each chunk where carrying does."""
+    lanes_of_series = replace(STILL, lanes=3, epochs=1)
+    burnt = begin(config=replace(lanes_of_series, state="reset", burn_in=400))
+    carried = begin(config=lanes_of_series)
+    pairs = zip(first_states(burnt, monkeypatch), first_states(carried, monkeypatch), strict=True)
+    for (_, a), (_, b) in list(pairs)[1:]:
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_chunks_grow_from_the_first_length_to_the_last() -> None:
+    """The curriculum begins at `first_chunk`, grows by a constant factor, and stays at `chunk` from half way on."""
+    config = replace(CONFIG, chunk=64, first_chunk=4, epochs=8)
+    assert [config.chunk_of(k) for k in range(8)] == [4, 8, 16, 32, 64, 64, 64, 64]
+    assert [replace(CONFIG, epochs=3).chunk_of(k) for k in range(3)] == [16, 16, 16]
+    ended = []
+    for first in (0, 3):
+        training = begin(config=replace(STILL, first_chunk=first, epochs=2))
+        epochs(training, 1)
+        ended.append(training.ended)
+    np.testing.assert_allclose(ended[0]["h0"], ended[1]["h0"], rtol=1e-5, atol=1e-7)
+
+
+def test_old_targets_count_less() -> None:
+    """A target one half-life older has half the weight; on average a target weighs 1."""
+    weighted, plain = begin(config=replace(CONFIG, half_life="30d", lanes=3)), begin(config=replace(CONFIG, lanes=3))
+    there = plain.train.weight > 0
+    assert torch.equal(weighted.train.weight > 0, there)
+    assert weighted.train.weight[there].mean().item() == pytest.approx(1.0, rel=1e-5)
+    moments = [np.flatnonzero(PANEL.mask[0])[20], np.flatnonzero(PANEL.mask[0])[20] + 30]
+    places = [int(PANEL.mask[0, : m + 1].sum()) - 2 for m in moments]  # the first price is no move
+    lane = int(np.flatnonzero(weighted.layout.series == 0)[0])
+    old, young = (weighted.train.weight[lane, k, 0, 0].item() for k in places)
+    assert young / old == pytest.approx(2.0, rel=1e-3)
+    assert next(iter(weighted)).targets == next(iter(plain)).targets
+
+
+@pytest.mark.parametrize(("clip_by", "bound"), [("value", 1e-4), ("off", float("inf"))])
+def test_clipping_by_value_bounds_each_element(clip_by: str, bound: float) -> None:
+    """By value no element of a gradient exceeds the limit, though the norm does; off, nothing is bounded."""
+    largest: list[float] = []
+    training = begin(config=replace(CONFIG, clip=1e-4, clip_by=clip_by))
+
+    def measure(optimiser: torch.optim.Optimizer, *_: Any) -> None:
+        grads = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
+        largest.append(max(g.abs().max().item() for g in grads))
+
+    training.optimiser.register_step_pre_hook(measure)
+    assert next(iter(training)).gradient_norm > 0.02
+    assert max(largest) <= bound * (1 + 1e-6)
+    assert max(largest) >= 1e-4 * (1 - 1e-6)
+
+
+def test_packed_ragged_lanes_are_masked_padded_ones() -> None:
+    """Loss and gradients of ragged lanes, packed, are those of the same lanes padded with the padding's loss masked."""
+    training = begin(config=replace(CONFIG, lanes=5), kind="gru")
+    lane = training.train
+    assert lane.lengths is not None
+    results = []
+    for lengths in (lane.lengths, None):
+        training.core.zero_grad()
+        state = training._fresh(len(lane.steps))
+        loss, _ = training.core.loss(lane.inputs, lane.ahead, lane.series, lane.targets, state, lengths)
+        total = (loss * lane.weight).sum()
+        total.backward()
+        gradients = [p.grad.clone() for p in training.core.parameters() if p.grad is not None]
+        results.append((total.item(), gradients))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    for packed, padded in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_allclose(packed, padded, rtol=1e-4, atol=1e-4)
+
+
+def test_the_row_of_series_never_seen_is_learned() -> None:
+    """Row 0 of the embedding is trained on the share of lanes whose series is hidden, and every series has its row."""
+    training = begin(config=replace(CONFIG, lanes=30), embedding=3)
+    before = training.core.embedding.weight.detach().clone()
+    assert before.shape == (4, 3)
+    next(iter(training))
+    assert (training.core.embedding.weight != before).all()
 
 
 @pytest.mark.parametrize("horizon", [1, 3])
@@ -267,11 +375,11 @@ def test_a_series_that_begins_in_validation_starts_from_nothing() -> None:
 def test_the_same_seed_gives_the_same_weights_bit_for_bit() -> None:
     """Two fits are equal in every bit, dropout included, whatever else uses the generator; another seed is not."""
     network = {"layers": 2, "dropout": 0.3}
-    first = weights(fit_recurrent(begin(**network)))
+    first = weights(fit_network(begin(**network)))
     torch.manual_seed(77)
-    again = fit_recurrent(begin(**network), lambda _: torch.manual_seed(5) and None)
+    again = fit_network(begin(**network), lambda _: torch.manual_seed(5) and None)
     assert not differ(first, weights(again))
-    assert differ(first, weights(fit_recurrent(begin(config=replace(CONFIG, seed=1), **network))))
+    assert differ(first, weights(fit_network(begin(config=replace(CONFIG, seed=1), **network))))
 
 
 def test_training_leaves_the_callers_generator_alone() -> None:
@@ -279,16 +387,16 @@ def test_training_leaves_the_callers_generator_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    fit_recurrent(begin(config=replace(CONFIG, epochs=1), layers=2, dropout=0.3))
+    fit_network(begin(config=replace(CONFIG, epochs=1), layers=2, dropout=0.3))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_garbage_after_the_validation_leaves_the_weights_bit_for_bit() -> None:
     """Prices at and after the validation end reach nothing; one moment earlier they do."""
-    clean = weights(fit_recurrent(begin()))
+    clean = weights(fit_network(begin()))
     after = garbage_from(PANEL, SPLIT.validation_end_time)
     assert (after.price[PANEL.mask] != PANEL.price[PANEL.mask]).sum() > 100
-    assert not differ(clean, weights(fit_recurrent(begin(after))))
+    assert not differ(clean, weights(fit_network(begin(after))))
     before = garbage_from(PANEL, SPLIT.validation_end_time - 3 * DAY)
     assert begin(before)._validate() != begin()._validate()
 
@@ -309,8 +417,8 @@ def test_prices_outside_the_domain_are_trained_around() -> None:
     mask = PANEL.mask.copy()
     mask[tuple(rows.T)] = False
     config = replace(CONFIG, epochs=1)
-    poisoned = fit_recurrent(begin(replace(PANEL, price=price), config=config))
-    holes = fit_recurrent(begin(replace(PANEL, mask=mask), config=config))
+    poisoned = fit_network(begin(replace(PANEL, price=price), config=config))
+    holes = fit_network(begin(replace(PANEL, mask=mask), config=config))
     assert all(torch.isfinite(x).all() for x in weights(poisoned).values())
     assert not differ(weights(poisoned), weights(holes))
 
@@ -318,7 +426,7 @@ def test_prices_outside_the_domain_are_trained_around() -> None:
 def test_a_loss_that_is_no_number_is_refused() -> None:
     """A learning rate that blows up raises FitError that names model, loss and epoch, and what to do."""
     with pytest.raises(FitError, match=r"training lstm: the loss is .* in epoch \d.*Lower learning_rate"):
-        fit_recurrent(begin(config=replace(CONFIG, learning_rate=1e25, clip=1e25)))
+        fit_network(begin(config=replace(CONFIG, learning_rate=1e25, clip=1e25)))
 
 
 def test_prices_that_never_vary_are_refused() -> None:
@@ -332,7 +440,7 @@ def test_one_constant_series_does_not_stop_the_others() -> None:
     """Among series that move, one that stands still is trained on without a number that is not finite."""
     price = PANEL.price.copy()
     price[1:] = np.where(PANEL.mask[1:], 100.0, np.nan)
-    trained = fit_recurrent(begin(replace(PANEL, price=price)))
+    trained = fit_network(begin(replace(PANEL, price=price)))
     assert all(torch.isfinite(x).all() for x in weights(trained).values())
 
 
@@ -345,7 +453,7 @@ def test_negative_prices_are_trained_on_the_asinh_scale() -> None:
         replace(PANEL, price=price),
         SPLIT,
         AsinhDifference(*rows),
-        network=RecurrentConfig(cell="gru", hidden=6),
+        network=NetworkConfig(hidden=6),
         config=CONFIG,
     )
     records = list(training)
@@ -372,6 +480,10 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
         {"clip": 0.0},
         {"weight_decay": -1.0},
         {"learning_rate": float("nan")},
+        {"burn_in": 5},
+        {"burn_in": -1, "state": "reset"},
+        {"first_chunk": 33},
+        {"half_life": "soon"},
     ],
     ids=str,
 )
@@ -421,8 +533,8 @@ def test_a_killed_fit_goes_on_to_the_same_weights(tmp_path: Path) -> None:
 def test_a_finished_fit_resumes_to_its_own_weights(tmp_path: Path) -> None:
     """Going on from the file of a fit that ended trains no more and gives the same model."""
     path = tmp_path / "progress.safetensors"
-    first = fit_recurrent(begin(checkpoint=path))
+    first = fit_network(begin(checkpoint=path))
     told: list[EpochRecord] = []
-    again = fit_recurrent(begin(checkpoint=path), told.append)
+    again = fit_network(begin(checkpoint=path), told.append)
     assert told == []
     assert not differ(weights(first), weights(again))

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from panels import market
 
-from models.recurrent import RecurrentConfig
+from models.network import NetworkConfig
 from pipeline import covariates, worlds
 from pipeline.audit import audit
 from pipeline.config import Config
@@ -53,7 +53,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
         ahead=("load",),
         fit=FitConfig(
             horizon=2,
-            network=RecurrentConfig(hidden=3, elapsed=True),
+            network=NetworkConfig(hidden=3, elapsed=True),
             training=TrainingConfig(lanes=4, epochs=1, device="cpu"),
         ),
     )
