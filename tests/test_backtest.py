@@ -51,7 +51,7 @@ def forecaster(kind: str) -> Forecaster:
     elif kind == "garch":
         core = fit_garch([np.tile(r, 2) for r in known], horizon=HORIZON)
     else:
-        core = recurrent(cell="lstm", layers=2, horizon=HORIZON, elapsed=kind == "elapsed")
+        core = recurrent("lstm", layers=2, horizon=HORIZON, elapsed=kind == "elapsed")
     return Forecaster(kind, transform, core).eval()
 
 
