@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.errors import IntegrityError, ModelError
 from models.observation import Forecast, Observation, State
+from pipeline.calendar_features import FEATURES, ahead, calendar
 from pipeline.rounds import Rounds, rounds
 from pipeline.session import GRAIN, Session
 from pipeline.ticks import Reason, Ticks
@@ -67,7 +68,8 @@ class Stream:
     Raises
     ------
     ModelError
-        When the model needs more than a tick has: covariates, or several prices at once.
+        When the model needs more than a price and its time: covariates that are not of the calendar, or several prices
+        at once.
     """
 
     def __init__(self, session: Session, *, max_series: int) -> None:
@@ -94,7 +96,7 @@ class Stream:
         reason[kept] = plan.reason
         if len(plan.tick) == 0:
             return Applied(reason=reason, tick=plan.tick, forecast=self._blank(0))
-        forecast, state = self._walk(plan, price[plan.tick])
+        forecast, state = self._walk(plan, moment[plan.tick], price[plan.tick])
         self._keep(plan, state, slot[kept][plan.tick], moment[plan.tick], price[plan.tick])
         self._slot |= new
         arrival = np.argsort(plan.tick)
@@ -164,7 +166,7 @@ class Stream:
             **{f"state.{name}": x for name, x in self.session.initial(capacity).items()},
         }
 
-    def _walk(self, plan: Rounds, price: NDArray[np.float64]) -> tuple[Forecast, State]:
+    def _walk(self, plan: Rounds, moment: NDArray[np.int64], price: NDArray[np.float64]) -> tuple[Forecast, State]:
         """Take the rounds one after the other; each is a prefix of the series gathered at the start.
 
         Rounds are filled up to whole grains with rows that have no price, so that bits do not depend on how
@@ -174,7 +176,7 @@ class Stream:
         where = np.arange(len(price)) + np.repeat(np.cumsum(full - plan.width) - (full - plan.width), plan.width)
         slot = np.concatenate((plan.slot, np.repeat(plan.slot[:1], full[0] - len(plan.slot))))
         state = {s.name: self._arena[f"state.{s.name}"][slot] for s in self.session.metadata.state}
-        observation = self._observe(slot, where, int(full.sum()), price, plan.gap)
+        observation = self._observe(slot, where, int(full.sum()), moment, price, plan.gap)
         forecast = self._blank(len(observation.price))
         start = 0
         for width, rows in zip(plan.width.tolist(), full.tolist(), strict=True):
@@ -184,8 +186,8 @@ class Stream:
                     price=observation.price[now],
                     mask=observation.mask[now],
                     series=observation.series[:rows],
-                    past=observation.past[:rows],
-                    future=observation.future[:rows],
+                    past=observation.past[now],
+                    future=observation.future[now],
                     elapsed=observation.elapsed[now],
                 ),
                 {name: x[:rows] for name, x in state.items()},
@@ -203,19 +205,22 @@ class Stream:
         slot: NDArray[np.int64],
         where: NDArray[np.int64],
         total: int,
+        moment: NDArray[np.int64],
         price: NDArray[np.float64],
         gap: NDArray[np.int64],
     ) -> Observation:
         """Lay the ticks of all rounds out in rows, with rows between them that have no price."""
-        horizon = self.session.metadata.horizon
+        m = self.session.metadata
         prices, elapsed, mask = np.full((total, 1), np.nan), np.ones(total, np.float32), np.zeros((total, 1), bool)
         prices[where, 0], elapsed[where], mask[where] = price, self._elapsed(gap), True
+        times = np.zeros(total, np.int64)
+        times[where] = moment
         return Observation(
             price=prices,
             mask=mask,
             series=self._arena["row"][slot],
-            past=np.empty((len(slot), 0), np.float32),
-            future=np.empty((len(slot), horizon, 0), np.float32),
+            past=calendar(m.past, times),
+            future=ahead(m.future, times, m.bar_us or 0, m.horizon),
             elapsed=elapsed,
         )
 
@@ -250,10 +255,18 @@ class Stream:
 
 
 def _servable(session: Session) -> None:
-    """Refuse a model that needs more than a tick has."""
+    """Refuse a model that needs more than a tick has: one price, and what its time says."""
     m = session.metadata
-    if m.past or m.future or m.block != 1:
-        needs = ", ".join((*m.past, *m.future)) or f"{m.block} prices at once"
-        raise ModelError(f"model {m.name} needs {needs}; a tick has one price and no covariates. Serve another model")
-    if "elapsed" in m.inputs and m.bar_us is None:
-        raise ModelError(f"model {m.name} reads elapsed bars but has grid {m.grid!r}. Export it with a bar grid")
+    beside = [name for name in (*m.past, *m.future) if name not in FEATURES]
+    if beside or m.block != 1:
+        needs = ", ".join(beside) or f"{m.block} prices at once"
+        raise ModelError(
+            f"model {m.name} needs {needs}; a tick has one price and a time, which gives {', '.join(FEATURES)} and no "
+            "other covariates. Serve another model"
+        )
+    counts = {"elapsed bars": "elapsed" in m.inputs, f"{', '.join(m.future)} some bars ahead": bool(m.future)}
+    if m.bar_us is None and (reads := [what for what, read in counts.items() if read]):
+        raise ModelError(
+            f"model {m.name} reads {' and '.join(reads)} but has grid {m.grid!r}: its bars have no length. Export it "
+            "with a bar grid"
+        )
