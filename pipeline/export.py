@@ -14,7 +14,7 @@ Comes in: a fitted forecaster and where it comes from. Goes out: a file. Knows t
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from models.forecaster import Forecaster, observe
 from models.graph import annotate, inputs, trace
 from models.observation import Forecast, Observation, State, at, between
 from pipeline.atomic import replacing
+from pipeline.calendar_features import ahead, calendar, of_calendar
 from pipeline.metadata import KEY, Metadata
 from pipeline.session import RUNTIME_VERSION, Session
 from pipeline.threads import cpu_threads
@@ -41,6 +42,9 @@ STEPS = 2000
 BATCHES = (1, 64)
 LOOK_AT = (1, 2, 500, STEPS)
 """Steps after which the carried state is compared."""
+
+SPACING = 37 * 3_600_000_000
+"""Microseconds between the observations of the gate: they meet every hour, weekday and month."""
 
 TIMES_TORCH = 4.0
 ROUNDING = 1e-6
@@ -207,21 +211,24 @@ def _rows(forecaster: Forecaster) -> int:
 
 
 def _dress(f: Forecaster, price: Tensor, rows: Tensor) -> Observation:
-    """Put random covariates, of the size of those of its fit, beside prices."""
+    """Put covariates beside prices: those of the calendar of real times, others random and as large as in its fit."""
     lead = price.shape[:-1]
+    time = SPACING * np.arange(np.prod(lead)).reshape(lead)
     rng = torch.Generator().manual_seed(21)
     fitted = {name.rpartition(".")[2]: x for name, x in f.named_buffers()}
 
-    def drawn(name: str, *shape: int) -> Tensor:
-        standard = torch.randn((*lead, *shape), generator=rng)
-        raw = standard * fitted.get(f"{name}_unit", 1.0) + fitted.get(f"{name}_center", 0.0)
-        return raw.float()
+    def drawn(side: str, names: tuple[str, ...], at_time: Callable[[list[str]], NDArray], *steps: int) -> Tensor:
+        standard = torch.randn((*lead, *steps, len(names)), generator=rng)
+        raw = (standard * fitted.get(f"{side}_unit", 1.0) + fitted.get(f"{side}_center", 0.0)).float()
+        told = [k for k, name in enumerate(names) if of_calendar(name)]
+        raw[..., told] = torch.from_numpy(at_time([names[k] for k in told]))
+        return raw
 
     return observe(
         price,
         series=rows,
-        past=drawn("past", f.past),
-        future=drawn("future", f.horizon, f.future),
+        past=drawn("past", f.past_names, lambda names: calendar(names, time)),
+        future=drawn("future", f.future_names, lambda names: ahead(names, time, SPACING, f.horizon), f.horizon),
         elapsed=torch.rand(lead, generator=rng) + 0.5,
         horizon=f.horizon,
     )

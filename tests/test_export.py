@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +42,11 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_AT", (1, 2, 50, 200))
 
 
-def provenance(forecaster: Forecaster) -> Provenance:
-    """Say where a forecaster comes from, with as many names as it reads covariates."""
-    past, future = ("volume", "spread")[: forecaster.past], ("load", "wind", "sun")[: forecaster.future]
-    return replace(PROVENANCE, past=past, future=future)
-
-
 def of_kind(kind: str) -> Forecaster:
-    """Make a forecaster of one kind on the log transform."""
-    return Forecaster(kind, LogReturn(), KINDS[kind]()).eval()
+    """Make a forecaster of one kind on the log transform, with as many names as it reads covariates."""
+    core = KINDS[kind]()
+    names = ("volume", "@hour")[: core.past], ("load", "@weekday_sin", "sun")[: core.future]
+    return Forecaster(kind, LogReturn(), core, *names).eval()
 
 
 def traced_with(monkeypatch: pytest.MonkeyPatch, change: Callable[[onnx.GraphProto], None]) -> None:
@@ -70,7 +65,7 @@ def refused(forecaster: Forecaster, path: Path, message: str) -> None:
     """Expect the gate to refuse the forecaster with a message, and to leave the folder as it was."""
     path.write_bytes(b"the file that serves")
     with pytest.raises(ParityError, match=message):
-        export(forecaster, provenance(forecaster), path)
+        export(forecaster, PROVENANCE, path)
     assert path.read_bytes() == b"the file that serves"
     assert list(path.parent.iterdir()) == [path]
 
@@ -80,7 +75,7 @@ def refused(forecaster: Forecaster, path: Path, message: str) -> None:
 def test_every_kind_passes_the_gate(kind: str, tmp_path: Path) -> None:
     """The file of each kind reproduces it, and what was measured stands in its metadata."""
     forecaster = of_kind(kind)
-    session = export(forecaster, provenance(forecaster), tmp_path / "model.onnx")
+    session = export(forecaster, PROVENANCE, tmp_path / "model.onnx")
     errors = session.metadata.parity["errors"]
     assert errors.keys() == {"quantile", "loc", "scale"} | {f"state.{s.name}" for s in forecaster.state_tensors()}
     assert all(0 <= e["runtime"] < 1e-3 for e in errors.values()), errors
@@ -99,7 +94,7 @@ def test_the_gate_holds_over_two_thousand_steps(kind: str, tmp_path: Path) -> No
 def test_prices_that_may_be_negative_pass_the_gate(tmp_path: Path) -> None:
     """A network on the asinh transform, a row a series, is reproduced."""
     transform = AsinhDifference(torch.tensor([50.0, 40.0, -3.0, 60.0]), torch.tensor([20.0, 12.0, 8.0, 25.0]))
-    session = export(Forecaster("asinh", transform, recurrent(cell="gru")), PROVENANCE, tmp_path / "model.onnx")
+    session = export(Forecaster("asinh", transform, recurrent("gru")), PROVENANCE, tmp_path / "model.onnx")
     assert session.metadata.transform == transform.describe()
     assert "series" in session.metadata.inputs
 
@@ -108,14 +103,14 @@ def test_prices_that_may_be_negative_pass_the_gate(tmp_path: Path) -> None:
 def test_the_file_says_everything_about_itself(tmp_path: Path) -> None:
     """Metadata hold what the model is, where it comes from and what is carried; the session is that of the file."""
     forecaster, path = of_kind("covariates"), tmp_path / "folder" / "model.onnx"
-    session = export(forecaster, provenance(forecaster), path)
+    session = export(forecaster, PROVENANCE, path)
     assert session.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     m = Session.load(path).metadata
     assert m == session.metadata
-    assert {k: getattr(m, k) for k in vars(PROVENANCE)} == vars(provenance(forecaster))
+    assert {k: getattr(m, k) for k in vars(PROVENANCE)} == vars(PROVENANCE)
     assert (m.name, m.kind, m.block, m.horizon, m.levels) == ("covariates", "gru", 1, 2, LEVELS)
     assert m.inputs == ("price", "mask", "past", "future", "elapsed")
-    assert (m.past, m.future) == (("volume", "spread"), ("load", "wind", "sun"))
+    assert (m.past, m.future) == (("volume", "@hour"), ("load", "@weekday_sin", "sun"))
     assert str(m.state) == str(forecaster.state_tensors())
     assert m.df == pytest.approx(forecaster.core.df.tolist())
     assert m.transform == {"kind": "log", "lower": 1e-15, "upper": 1e15}
@@ -126,7 +121,7 @@ def test_equal_models_give_equal_bytes(tmp_path: Path) -> None:
     """An export repeats itself byte for byte and does not change the model."""
     forecaster = of_kind("gru").train()
     before = {k: v.clone() for k, v in forecaster.state_dict().items()}
-    digests = {export(forecaster, provenance(forecaster), tmp_path / f"{k}.onnx").sha256 for k in range(2)}
+    digests = {export(forecaster, PROVENANCE, tmp_path / f"{k}.onnx").sha256 for k in range(2)}
     assert len(digests) == 1
     assert forecaster.training
     assert all(torch.equal(v, before[k]) for k, v in forecaster.state_dict().items())
