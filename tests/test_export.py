@@ -196,6 +196,16 @@ def test_the_scenario_is_as_hard_as_a_stream() -> None:
     assert (clean.log().diff(dim=1).nan_to_num(0.0).abs() > 1e-4).double().mean() > 0.8
 
 
+def test_the_scenario_shows_a_calendar_as_it_is() -> None:
+    """Features of the calendar take every value that they have and no other; those ahead are of later moments."""
+    o = module.scenario(of_kind("covariates"), 64)
+    hour, weekday = o.past[..., 1], o.future[..., 1]
+    assert set(hour[~hour.isnan()].tolist()) == set(range(24))
+    assert len(weekday[~weekday.isnan()].unique()) == 7
+    now, later = (o.future[:, 1:, 0, 1], o.future[:, :-1, 1, 1])
+    assert torch.equal(now[~(now + later).isnan()], later[~(now + later).isnan()])
+
+
 def test_the_scenario_spoils_what_stands_beside_the_price() -> None:
     """A share of the covariates and elapsed times is NaN, the rest is not."""
     o = module.scenario(of_kind("covariates"), 64)
