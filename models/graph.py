@@ -221,6 +221,18 @@ class Graph:
         """Apply x Wᵀ + b in one node."""
         return self.node("Gemm", [x, weight, bias], transB=1)
 
+    def softmax(self, x: Symbol) -> Symbol:
+        """Give shares that add up to 1 along the last axis; one of -inf is 0."""
+        return self.node("Softmax", [x], axis=-1)
+
+    def layer_norm(self, x: Symbol, weight: Symbol, bias: Symbol) -> Symbol:
+        """Bring the last axis to mean 0 and variance 1, then times weight plus bias."""
+        return self.node("LayerNormalization", [x, weight, bias], axis=-1, epsilon=1e-5)
+
+    def relu(self, x: Symbol) -> Symbol:
+        """Put 0 in the place of what is below."""
+        return self.node("Relu", [x])
+
     def recurrent(
         self, cell: str, x: Symbol, state: list[list[Symbol]], weights: list[list[Symbol]]
     ) -> list[list[Symbol]]:

@@ -112,6 +112,18 @@ class TorchOperations:
         return torch.nn.functional.linear(x, weight, bias)
 
     @staticmethod
+    def softmax(x: Tensor) -> Tensor:
+        """Give shares that add up to 1 along the last axis; one of -inf is 0."""
+        return x.softmax(-1)
+
+    @staticmethod
+    def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Bring the last axis [N] to mean 0 and variance 1, then times weight [N] plus bias [N]."""
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias)
+
+    relu = staticmethod(torch.relu)
+
+    @staticmethod
     def recurrent(cell: str, x: Tensor, state: list[list[Tensor]], weights: list[list[Tensor]]) -> list[list[Tensor]]:
         """Advance a stack of recurrent layers by one step.
 
