@@ -171,6 +171,18 @@ class Graph:
         """Take log(1 + exp(x))."""
         return self.node("Softplus", [x])
 
+    def sigmoid(self, x: Symbol) -> Symbol:
+        """Take 1 / (1 + exp(-x))."""
+        return self.node("Sigmoid", [x])
+
+    def tanh(self, x: Symbol) -> Symbol:
+        """Take the hyperbolic tangent."""
+        return self.node("Tanh", [x])
+
+    def relu(self, x: Symbol) -> Symbol:
+        """Put 0 in the place of what is negative."""
+        return self.node("Relu", [x])
+
     def clip(self, x: Symbol, low: float, high: float) -> Symbol:
         """Bring into [low, high]; NaN stays."""
         return self.node("Clip", [x, self.symbol(low, x.dtype), self.symbol(high, x.dtype)])
@@ -208,6 +220,10 @@ class Graph:
     def unsqueeze(self, x: Symbol, axis: int) -> Symbol:
         """Add an axis of length 1."""
         return self.node("Unsqueeze", [x, self.symbol([axis], "int64")])
+
+    def transpose(self, x: Symbol, axes: Sequence[int]) -> Symbol:
+        """Put the axes in another order."""
+        return self.node("Transpose", [x], perm=list(axes))
 
     def sort(self, x: Symbol, size: int) -> Symbol:
         """Sort along the last axis, which has `size` elements, the smallest first."""

@@ -45,6 +45,9 @@ class TorchOperations:
     sqrt = staticmethod(torch.sqrt)
     abs = staticmethod(torch.abs)
     softplus = staticmethod(torch.nn.functional.softplus)
+    sigmoid = staticmethod(torch.sigmoid)
+    tanh = staticmethod(torch.tanh)
+    relu = staticmethod(torch.relu)
 
     @staticmethod
     def clip(x: Tensor, low: float, high: float) -> Tensor:
@@ -95,6 +98,11 @@ class TorchOperations:
     def unsqueeze(x: Tensor, axis: int) -> Tensor:
         """Add an axis of length 1."""
         return x.unsqueeze(axis)
+
+    @staticmethod
+    def transpose(x: Tensor, axes: Sequence[int]) -> Tensor:
+        """Put the axes in another order."""
+        return x.permute(tuple(axes))
 
     @staticmethod
     def sort(x: Tensor, size: int) -> Tensor:  # noqa: ARG004  a graph must be told

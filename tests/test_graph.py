@@ -202,7 +202,7 @@ def test_inputs_that_the_step_does_not_read_are_absent() -> None:
     assert read["stacked"] == {"price", "mask", "state.h0", "state.c0", "state.h1", "state.c1"} | scale
     assert read["covariates"] == {"price", "mask", "past", "future", "elapsed", "state.h0"} | scale
     asinh = AsinhDifference(torch.tensor([50.0]), torch.tensor([20.0]))
-    assert "series" in inputs(trace(Forecaster("asinh", asinh, recurrent(cell="gru"))))
+    assert "series" in inputs(trace(Forecaster("asinh", asinh, recurrent("gru"))))
 
 
 def test_two_outputs_of_one_value_and_an_output_that_is_an_input_all_come_out() -> None:
@@ -213,7 +213,7 @@ def test_two_outputs_of_one_value_and_an_output_that_is_an_input_all_come_out() 
 
         def __init__(self) -> None:
             super().__init__()
-            self.core = recurrent(cell="lstm")
+            self.core = recurrent("lstm")
             self.df = self.core.df
 
         def state_tensors(self) -> Any:
@@ -246,7 +246,7 @@ def test_a_graph_takes_any_number_of_rows(kind: str) -> None:
 
 def test_a_note_changes_only_the_bytes_that_are_returned() -> None:
     """Metadata stand in the bytes; the model given and the graph stay, and the same note gives the same bytes."""
-    proto = trace(Forecaster("gru", LogReturn(), recurrent(cell="gru")))
+    proto = trace(Forecaster("gru", LogReturn(), recurrent("gru")))
     before = proto.SerializeToString(deterministic=True)
     data = annotate(proto, "statecast", "a note")
     assert proto.SerializeToString(deterministic=True) == before
