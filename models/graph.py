@@ -245,10 +245,6 @@ class Graph:
         """Bring the last axis to mean 0 and variance 1, then times weight plus bias."""
         return self.node("LayerNormalization", [x, weight, bias], axis=-1, epsilon=1e-5)
 
-    def relu(self, x: Symbol) -> Symbol:
-        """Put 0 in the place of what is below."""
-        return self.node("Relu", [x])
-
     def recurrent(
         self, cell: str, x: Symbol, state: list[list[Symbol]], weights: list[list[Symbol]]
     ) -> list[list[Symbol]]:

@@ -129,8 +129,6 @@ class TorchOperations:
         """Bring the last axis [N] to mean 0 and variance 1, then times weight [N] plus bias [N]."""
         return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias)
 
-    relu = staticmethod(torch.relu)
-
     @staticmethod
     def recurrent(cell: str, x: Tensor, state: list[list[Tensor]], weights: list[list[Tensor]]) -> list[list[Tensor]]:
         """Advance a stack of recurrent layers by one step.

@@ -90,7 +90,6 @@ OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], Arrays]] = {
         lambda xp, x: xp.layer_norm(x["a"], x["w"], x["b"]),
         {"a": normal(3, 8), "w": normal(8), "b": normal(8)},
     ),
-    "relu": (lambda xp, x: xp.relu(x["a"]), {"a": HARD}),
     "cast": (lambda xp, x: xp.cast(x["a"], x["b"]), {"a": normal(3, 2), "b": np.zeros(1)}),
     "constant": (lambda xp, x: x["a"] * xp.constant(torch.tensor([2.0, 3.0])), {"a": normal(3, 2)}),
 }
