@@ -51,7 +51,7 @@ def test_a_second_layer_costs_more_parameters_and_more_state() -> None:
     """A second layer of 8 float32 units adds 32 bytes to the state of a series, and weights."""
     small, large = (
         measure(Forecaster("gru", LogReturn(), core), seconds=0.0, refits=0)
-        for core in (KINDS["gru"](), recurrent(cell="gru", layers=2))
+        for core in (KINDS["gru"](), recurrent("gru", layers=2))
     )
     assert large.state_bytes - small.state_bytes == 8 * 4
     assert large.parameters > small.parameters

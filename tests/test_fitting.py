@@ -80,8 +80,8 @@ def test_the_two_autoregressions_differ_in_their_residuals_alone() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_name_of_a_network_sets_its_cell(name: str, tmp_path: Path) -> None:
-    """Whatever cell the settings have, the name decides; epochs are told and kept in the checkpoint."""
+def test_the_name_of_a_network_is_its_kind(name: str, tmp_path: Path) -> None:
+    """The name decides what remembers; epochs are told and kept in the checkpoint."""
     told: list[EpochRecord] = []
     config = replace(CONFIG, network=NetworkConfig(hidden=5))
     fitted = fit(name, PANEL, SPLIT, LogReturn(), config, checkpoint=tmp_path / "p.safetensors", on_epoch=told.append)
