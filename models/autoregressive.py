@@ -2,23 +2,24 @@
 
     r_t = c + φ_1 r_{t-1} + … + φ_p r_{t-p} + e_t
 
-Order by BIC over 0..max_lags, coefficients by ordinary least squares, statsmodels' own `AutoReg` (Lütkepohl, New
-Introduction to Multiple Time Series Analysis, 2005, ch. 4). The forecast of the move to step s is the sum of the
-iterated forecasts, linear in the last p moves: its weights are worked out once, at the fit, so that a step is one
-product. The spread of step s comes from the moving-average weights ψ.
+Order by BIC over 0..max_lags, coefficients by ordinary least squares, of all series at once (`least_squares.py`;
+Lütkepohl, New Introduction to Multiple Time Series Analysis, 2005, ch. 4). The forecast of the move to step s is the
+sum of the iterated forecasts, linear in the last p moves: its weights are worked out once, at the fit, so that a step
+is one product. The spread of step s comes from the moving-average weights ψ. Of prices that are published together each
+has an equation of its own, in its own moves: the AR per hour.
 
 With no lags this is the last value (c = 0) and the drift: see `naive.py`.
 
-Legend: B batch, M prices of one moment, S horizon steps, R rows of parameters (0 pooled), L lags, Q levels.
+Legend: B batch, T time, M prices of one moment, S horizon steps, R rows of parameters (0 pooled), L lags, Q levels.
 
-Comes in: moves of each series on the train split. Goes out: a core. Knows statsmodels, imported when fitting.
+Comes in: moves of each series on the train split. Goes out: a core. Knows statsmodels, imported for diagnostics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,9 +28,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from models.core import LEAST_DF, Distribution, Tick, over_time, student, student_quantiles
-from models.errors import ConfigError, FitError
+from models.errors import ConfigError
+from models.fittable import Vector, fittable
+from models.least_squares import autoregressions
 from models.observation import State, StateTensor
 from models.operations import namespace, per_price
+from models.ring import pushed, unrolled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +60,32 @@ class AutoregressiveConfig:
 class AutoregressiveFit:
     """Fitted parameters of one series.
 
-    `constant` and `scale` are on the transformed scale, `phi` [p] the coefficients, `df` inf for the normal.
+    `constant` and `scale` [M] are on the transformed scale, `phi` [M, p] the coefficients, `df` inf for the normal.
     """
 
-    constant: float
-    phi: NDArray[np.float64]
-    scale: float
+    constant: Vector
+    phi: Vector
+    scale: Vector
     df: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnostics:
+    """How sure an autoregression is of its coefficients, and whether anything is left in its residuals.
+
+    Attributes
+    ----------
+    coefficient, standard_error : float64 [1 + p]
+        Of the constant and the lags.
+    ljung_box, p_value : float
+        Statistic over p + 10 autocorrelations of the residuals (Ljung & Box 1978, Biometrika 65(2)), and its p-value on
+        10 degrees of freedom: small where the residuals are not white.
+    """
+
+    coefficient: Vector
+    standard_error: Vector
+    ljung_box: float
+    p_value: float
 
 
 class Autoregressive(nn.Module):
@@ -100,7 +123,7 @@ class Autoregressive(nn.Module):
     def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
         """Take in one tick; the distribution is of the moves after it."""
         if self.lags:
-            state = {"moves": self._push(tick, state["moves"])}
+            state = {"moves": pushed(state["moves"], tick.change, tick.held, (self.block, self.lags))}
         return self._distribution(tick.series, state), state
 
     def _distribution(self, series: Tensor, state: State) -> Distribution:
@@ -115,43 +138,22 @@ class Autoregressive(nn.Module):
         loc, scale = (per_price(x, shape, (*shape, 1)) for x in (constant, scale))
         return student(loc, scale, standard, df, shape)
 
-    def _push(self, tick: Tick, ring: Tensor) -> Tensor:
-        """Put the newest move first [B, M, L]; where held the ring stays."""
-        xp = namespace(tick.change)
-        newest, held = (xp.reshape(x, (-1, self.block, 1)) for x in (tick.change, tick.held))
-        if self.lags == 1:
-            return xp.where(held, ring, newest)
-        older, _ = xp.split(ring, [self.lags - 1, 1], 2)
-        return xp.where(held, ring, xp.concat([newest, older], 2))
-
     def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
         """Take in many ticks [B, T, ...], all at once."""
         time = ticks.change.shape[1]
-        rings = {"moves": self._rings(ticks, state["moves"])} if self.lags else {}
+        rings = {"moves": unrolled(state["moves"], ticks.change, ticks.held)} if self.lags else {}
         flat = {k: ring.flatten(0, 1) for k, ring in rings.items()}
         made = self._distribution(ticks.series.repeat_interleave(time), flat)
         return over_time(made, time), {k: ring[:, -1] for k, ring in rings.items()}
 
-    def _rings(self, ticks: Tick, ring: Tensor) -> Tensor:
-        """Give the last moves after each tick [B, T, M, L], the newest first: held ones closed up, then gathered."""
-        batch, time, block = ticks.change.shape
-        order = ticks.held.to(torch.int8).argsort(dim=1, stable=True)
-        moves = torch.cat([ring.flip(2).transpose(1, 2), ticks.change.gather(1, order)], 1)
-        newest = (~ticks.held).cumsum(1) + self.lags - 1
-        age = torch.arange(self.lags, device=newest.device)
-        place = (newest[:, :, None] - age[:, None]).reshape(batch, time * self.lags, block)
-        return moves.gather(1, place).reshape(batch, time, self.lags, block).transpose(2, 3)
 
-
-def fit_autoregressive(
-    moves: Sequence[NDArray[np.float64]], *, horizon: int, config: AutoregressiveConfig
-) -> Autoregressive:
-    """Fit one AR a series on its moves on the *train split*; row 0 takes the medians over the series.
+def fit_autoregressive(moves: Sequence[Vector], *, horizon: int, config: AutoregressiveConfig) -> Autoregressive:
+    """Fit one AR a series, or one a price of its block, on its moves on the *train split*; row 0 takes the medians.
 
     Parameters
     ----------
-    moves : sequence of float64 [T]
-        Moves of each series, holes left out.
+    moves : sequence of float64 [T] or [T, M]
+        Moves of each series; holes left out, or NaN.
     horizon : int
         S, at least 1.
 
@@ -160,71 +162,50 @@ def fit_autoregressive(
     FitError
         A series is constant or shorter than the lags need.
     """
-    fits = [_fit_one(r, row, config) for row, r in enumerate(moves, 1)]
+    needs = {"least": 2 * config.max_lags + 10, "remedy": "Lower max_lags or leave the series out"}
+    series = [fittable(r, row, kind="AR", **needs) for row, r in enumerate(moves, 1)]
+    block = len(series[0])
+    found = autoregressions([x for columns in series for x in columns], config.max_lags)
+    most = found.order.max()
+    fits = []
+    for row, columns in enumerate(series):
+        own = slice(row * block, (row + 1) * block)
+        constant, phi, scale, df = found.constant[own], found.phi[own, :most], found.sigma[own], float("inf")
+        if config.residuals == "t":
+            equations = zip(columns, found.order[own], constant, phi, strict=True)
+            scale, df = _student([_residuals(x, c, weights[:p]) for x, p, c, weights in equations])
+        fits.append(AutoregressiveFit(constant=constant, phi=phi, scale=scale, df=df))
     return from_fits("ar", [_median_fit(fits), *fits], horizon)
 
 
-def _fit_one(r: NDArray[np.float64], row: int, config: AutoregressiveConfig) -> AutoregressiveFit:
+def _residuals(r: Vector, constant: float, phi: Vector) -> Vector:
+    """Give what the lags of a series do not explain, from the first move that has them all."""
+    lags = np.lib.stride_tricks.sliding_window_view(r, len(phi) + 1)
+    return lags @ np.append(-phi[::-1], 1.0) - constant
+
+
+def _student(residuals: Sequence[Vector]) -> tuple[Vector, float]:
+    """Fit scales [M] and degrees of freedom, which all prices of a block share."""
+    units = [np.std(e) for e in residuals]
+    scale, df = residual_spread(np.concatenate([e / u for e, u in zip(residuals, units, strict=True)]), "t")
+    if len(residuals) == 1:
+        return scale * np.array(units), df
+    return np.array([u * _scale_given(df, e / u) for e, u in zip(residuals, units, strict=True)]), df
+
+
+def diagnostics(r: Vector, order: int) -> Diagnostics:
+    """Give what statsmodels says of the AR of an order on moves [T]."""
+    from statsmodels.stats.diagnostic import acorr_ljungbox
     from statsmodels.tsa.ar_model import AutoReg
 
-    needed = 2 * config.max_lags + 10
-    if len(r) < needed or np.ptp(r) == 0:
-        raise FitError(
-            f"AR: series row {row} has {len(r)} moves that span {np.ptp(r) if len(r) else 0:g}; expected at least "
-            f"{needed} moves that vary. Lower max_lags or leave the series out",
-            row=row,
-        )
-    result = AutoReg(r, lags=select_order(r, config.max_lags), trend="c").fit()
-    scale, df = residual_spread(np.asarray(result.resid), config.residuals)
-    return AutoregressiveFit(constant=float(result.params[0]), phi=np.asarray(result.params[1:]), scale=scale, df=df)
-
-
-def lag_windows(x: NDArray[Any], lags: int) -> NDArray[Any]:
-    """View every window of `lags` consecutive values, oldest first, without a copy.
-
-    Window j ends at origin i = j + lags - 1 and holds `x[..., i - lags + 1]` to `x[..., i]`, the origin included. The
-    forecast of one step from it is for i + 1: the last window has no target yet.
-
-    Parameters
-    ----------
-    x : array [..., T]
-        Values along time.
-    lags : int, 1 to T
-
-    Returns
-    -------
-    array [..., T - lags + 1, lags]
-        A read-only view of `x`.
-
-    Raises
-    ------
-    FitError
-        If T is shorter than `lags`.
-    """
-    if not 1 <= lags <= x.shape[-1]:
-        raise FitError(f"windows of {lags} lags need 1 <= lags <= observations, of which there are {x.shape[-1]}")
-    return np.lib.stride_tricks.sliding_window_view(x, lags, axis=-1)
-
-
-def select_order(r: NDArray[np.float64], max_lags: int) -> int:
-    """Choose the order 0..max_lags of lowest BIC, all orders fitted to the same targets r[max_lags:].
-
-    One Cholesky factor of the moments of (1, r_{t-1}, …, r_{t-P}, r_t) holds the residual sums of squares of every
-    order p: the squares of its last row from column p + 1 on, added up. The order is that of statsmodels'
-    `ar_select_order`. A share of 1e-10 on the diagonal keeps moments of lags that say the same from being singular.
-
-    Parameters
-    ----------
-    r : float64 [T], longer than 2 max_lags + 2, not constant
-    """
-    x = (r - r.mean()) / r.std()
-    windows = lag_windows(x, max_lags + 1)
-    count = len(windows)
-    design = np.column_stack([np.ones(count), windows[:, -2::-1], windows[:, -1]])
-    last = np.linalg.cholesky(design.T @ design + 1e-10 * count * np.eye(max_lags + 2))[-1]
-    residual = np.cumsum(last[:0:-1] ** 2)[::-1]
-    bic = count * np.log(residual) + np.log(count) * np.arange(max_lags + 1)
-    return int(np.argmin(bic))
+    result = AutoReg(r, lags=order, trend="c").fit()
+    test = acorr_ljungbox(result.resid, lags=[order + 10], model_df=order)
+    return Diagnostics(
+        coefficient=np.asarray(result.params),
+        standard_error=np.asarray(result.bse),
+        ljung_box=test["lb_stat"].item(),
+        p_value=test["lb_pvalue"].item(),
+    )
 
 
 def residual_spread(residuals: NDArray[np.float64], kind: Literal["normal", "t"]) -> tuple[float, float]:
@@ -238,34 +219,30 @@ def residual_spread(residuals: NDArray[np.float64], kind: Literal["normal", "t"]
     unit = float(np.std(residuals))
     df, _, scale = stats.t.fit(residuals / unit, 5.0, floc=0.0, scale=0.8)
     if not LEAST_DF <= df <= 200.0:
-        df = np.clip(df, LEAST_DF, 200.0)
-        _, _, scale = stats.t.fit(residuals / unit, fdf=df, floc=0.0, scale=0.8)
+        df = float(np.clip(df, LEAST_DF, 200.0))
+        scale = _scale_given(df, residuals / unit)
     return float(scale) * unit, float(df)
 
 
+def _scale_given(df: float, residuals: Vector) -> float:
+    """Fit the scale alone to residuals of unit size."""
+    return stats.t.fit(residuals, fdf=df, floc=0.0, scale=0.8)[2]
+
+
 def _median_fit(fits: Sequence[AutoregressiveFit]) -> AutoregressiveFit:
-    """Take medians over the series, shorter lags filled with zeros: the row for series never seen."""
-    phi = _padded([f.phi for f in fits])
-    middle = {k: float(np.median([getattr(f, k) for f in fits])) for k in ("constant", "scale", "df")}
-    return AutoregressiveFit(phi=np.median(phi, axis=0), **middle)
-
-
-def _padded(rows: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    out = np.zeros((len(rows), max(len(r) for r in rows)))
-    for k, r in enumerate(rows):
-        out[k, : len(r)] = r
-    return out
+    """Take medians over the series, lags that one does not have counting as zero: the row for series never seen."""
+    middle = {k: np.median([getattr(f, k) for f in fits], axis=0) for k in ("constant", "phi", "scale")}
+    return AutoregressiveFit(df=float(np.median([f.df for f in fits])), **middle)
 
 
 def from_fits(kind: str, fits: Sequence[AutoregressiveFit], horizon: int) -> Autoregressive:
-    """Build the core from one fit a row, row 0 first."""
-    phi = _padded([f.phi for f in fits])
-    parts = [cumulative_forecast(f.constant, p, horizon) for f, p in zip(fits, phi, strict=True)]
-    weights, constant, spread = (np.stack(x) for x in zip(*parts, strict=True))
-    scale = spread * np.array([[f.scale] for f in fits])
-    df = torch.tensor([f.df for f in fits])
-    tables = (torch.from_numpy(weights[:, :, None]), torch.from_numpy(constant[..., None]))
-    return Autoregressive(kind, *tables, torch.from_numpy(scale[..., None]), df)
+    """Build the core from one fit a row, row 0 first; all have as many prices and lags."""
+    phi, c = np.concatenate([f.phi for f in fits]), np.concatenate([f.constant for f in fits])
+    parts = [cumulative_forecast(own, p, horizon) for own, p in zip(c, phi, strict=True)]
+    weights, constant, spread = (torch.from_numpy(np.stack(x)) for x in zip(*parts, strict=True))
+    weights, constant, spread = (x.unflatten(0, (len(fits), -1)).transpose(1, 2) for x in (weights, constant, spread))
+    scale = spread * torch.tensor(np.array([f.scale for f in fits]))[:, None]
+    return Autoregressive(kind, weights, constant, scale, torch.tensor([f.df for f in fits]))
 
 
 def cumulative_forecast(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from models.core import LEAST_DF, Distribution, Tick, over_time, student, student_quantiles
 from models.errors import FitError
+from models.fittable import Vector, one_price
 from models.observation import Array, State, StateTensor
 from models.operations import namespace, per_price
 
@@ -147,19 +148,14 @@ def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:
         most likely fit is taken, whether the optimiser was content or not: on prices of few ticks it complains at the
         best optimum, and calls one converged that is far worse.
     """
-    rows = np.array([_fit_one(r, row) for row, r in enumerate(moves, 1)])
+    series = [one_price(r, row, kind="GARCH", least=SHORTEST) for row, r in enumerate(moves, 1)]
+    rows = np.array([_fit_one(r, row) for row, r in enumerate(series, 1)])
     return Garch(torch.from_numpy(np.vstack([np.median(rows, axis=0), rows])), horizon)
 
 
-def _fit_one(r: NDArray[np.float64], row: int) -> list[float]:
+def _fit_one(r: Vector, row: int) -> list[float]:
     from arch import arch_model
 
-    if len(r) < SHORTEST or np.ptp(r) == 0:
-        raise FitError(
-            f"GARCH: series row {row} has {len(r)} moves that span {np.ptp(r) if len(r) else 0:g}; expected at least "
-            f"{SHORTEST} that vary. Leave the series out, or leave garch out of the models",
-            row=row,
-        )
     unit = float(np.std(r))
     model = arch_model(r / unit, mean="Constant", vol="GARCH", p=1, o=1, q=1, dist="t", rescale=False)
     results = [model.fit(disp="off", show_warning=False, starting_values=s) for s in (None, *map(np.array, STARTS))]

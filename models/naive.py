@@ -9,36 +9,36 @@ Comes in: moves of each series on the train split. Goes out: a core.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.autoregressive import Autoregressive, AutoregressiveFit, from_fits, residual_spread
-from models.errors import FitError
+from models.fittable import Vector, fittable
 
 
-def fit_last_value(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Autoregressive:
+def fit_last_value(moves: Sequence[Vector], *, horizon: int) -> Autoregressive:
     """Fit the spread of the moves around zero, one row a series, on the *train split*."""
-    return _without_lags("last_value", moves, np.zeros(len(moves)), horizon)
+    return _without_lags("last_value", moves, horizon)
 
 
-def fit_drift(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Autoregressive:
+def fit_drift(moves: Sequence[Vector], *, horizon: int) -> Autoregressive:
     """Fit mean and spread of the moves, one row a series, on the *train split*; the pooled row has no drift."""
-    return _without_lags("drift", moves, np.array([r.mean() if len(r) else 0.0 for r in moves]), horizon)
+    return _without_lags("drift", moves, horizon)
 
 
-def _without_lags(
-    kind: str, moves: Sequence[NDArray[np.float64]], means: NDArray[np.float64], horizon: int
-) -> Autoregressive:
+def _without_lags(kind: Literal["last_value", "drift"], moves: Sequence[Vector], horizon: int) -> Autoregressive:
+    """Fit moves [T] or, of blocks, [T, M]."""
+    fits = []
     for row, r in enumerate(moves, 1):
-        if len(r) < 2 or np.ptp(r) == 0:
-            raise FitError(
-                f"{kind}: series row {row} has {len(r)} moves that do not vary; expected at least 2 that do. "
-                "Leave the series out",
-                row=row,
-            )
-    none = np.zeros(0)
-    rows = [(m, residual_spread(r - m, "normal")) for r, m in zip(moves, means, strict=True)]
-    fits = [AutoregressiveFit(constant=float(m), phi=none, scale=s, df=df) for m, (s, df) in rows]
-    pooled = float(np.median([f.scale for f in fits]))
-    return from_fits(kind, [AutoregressiveFit(constant=0.0, phi=none, scale=pooled, df=float("inf")), *fits], horizon)
+        columns = fittable(r, row, kind=kind, least=2)
+        means = np.array([x.mean() if kind == "drift" else 0.0 for x in columns])
+        sizes = [residual_spread(x - m, "normal")[0] for x, m in zip(columns, means, strict=True)]
+        fits.append(_fit(means, np.array(sizes)))
+    pooled = np.median([f.scale for f in fits], axis=0)
+    return from_fits(kind, [_fit(np.zeros_like(pooled), pooled), *fits], horizon)
+
+
+def _fit(constant: Vector, scale: Vector) -> AutoregressiveFit:
+    """Give the fit without lags."""
+    return AutoregressiveFit(constant=constant, phi=np.zeros((len(scale), 0)), scale=scale, df=float("inf"))

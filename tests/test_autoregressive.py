@@ -8,18 +8,17 @@ import torch
 from arch.data import sp500
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.tsa.ar_model import AutoReg, ar_select_order
+from statsmodels.stats.diagnostic import acorr_ljungbox
+from statsmodels.tsa.ar_model import AutoReg
 
 from models.autoregressive import (
     AutoregressiveConfig,
     cumulative_forecast,
+    diagnostics,
     fit_autoregressive,
-    lag_windows,
     residual_spread,
-    select_order,
 )
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster, observe
@@ -71,43 +70,6 @@ def forecast_locs(core: torch.nn.Module, r: Moves, row: int = 1) -> Moves:
     with torch.no_grad():
         forecast, _ = forecaster.forward(observe(price, series=torch.tensor([row])))
     return forecast.loc[0, :, :, 0].double().numpy()
-
-
-@settings(max_examples=40)
-@given(
-    phi=st.lists(st.floats(-0.3, 0.3), max_size=3),
-    time=st.integers(60, 800),
-    seed=st.integers(0, 99),
-    most=st.integers(0, 20),
-)
-def test_the_order_is_that_of_statsmodels(phi: list[float], time: int, seed: int, most: int) -> None:
-    """On any autoregression BIC chooses the order that statsmodels' own search chooses."""
-    r = simulate(np.array(phi), time, seed)
-    chosen = ar_select_order(r, most, ic="bic", trend="c").ar_lags if most else None
-    assert select_order(r, most) == len(chosen or ())
-
-
-@given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=12)), st.data())
-def test_lag_windows_equal_a_loop_and_reassemble_to_the_series(x: np.ndarray, data: st.DataObject) -> None:
-    """Window j is x[j : j + lags]; first values and the last window's rest are the series; nothing is copied."""
-    lags = data.draw(st.integers(1, x.shape[-1]))
-    got = lag_windows(x, lags)
-    loop = np.stack([x[..., j : j + lags] for j in range(x.shape[-1] - lags + 1)], axis=-2)
-    np.testing.assert_array_equal(got, loop)
-    np.testing.assert_array_equal(np.concatenate((got[..., 0], got[..., -1, 1:]), axis=-1), x)
-    assert np.shares_memory(got, x)
-
-
-def test_windows_longer_than_the_series_are_refused() -> None:
-    """A window needs as many observations as it has lags."""
-    with pytest.raises(FitError, match=r"64 lags .* there are 63"):
-        lag_windows(np.zeros((2, 63)), 64)
-
-
-def test_moves_that_repeat_exactly_have_an_order() -> None:
-    """Lags that say the same leave the moments singular: there is an order all the same, and not none."""
-    r = np.tile([0.01, -0.02, 0.03, 0.0], 60)
-    assert 1 <= select_order(r, 12) <= 12
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -226,6 +188,42 @@ def test_normal_looking_residuals_are_bounded_in_df() -> None:
     scale, df = residual_spread(x, "t")
     assert df == 200.0
     assert scale == pytest.approx(x.std(), rel=0.02)
+
+
+def test_each_hour_of_a_block_has_the_equation_of_its_own_moves() -> None:
+    """Moves [T, M] give, price by price, weights, constants and spread of fits of their own; holes are left out."""
+    block = np.column_stack([simulate(PHI, 1500), simulate(np.array([0.3]), 1500, seed=2)])
+    block[700, 1] = np.nan
+    config = AutoregressiveConfig(max_lags=4)
+    together = fit_autoregressive([block], horizon=3, config=config)
+    assert (together.block, together.lags, together.horizon) == (2, 2, 3)
+    for price, column in enumerate((block[:, 0], np.delete(block[:, 1], 700))):
+        alone = fit_autoregressive([column], horizon=3, config=config)
+        got = together.weights[1, :, price]
+        np.testing.assert_array_equal(got[:, : alone.lags], alone.weights[1, :, 0])
+        assert (got[:, alone.lags :] == 0).all()
+        np.testing.assert_array_equal(together.constant[1].reshape(3, 2)[:, price], alone.constant[1])
+        np.testing.assert_array_equal(together.scale[1].reshape(3, 2)[:, price], alone.scale[1])
+
+
+def test_prices_of_a_block_share_the_degrees_of_freedom_and_keep_their_scales() -> None:
+    """Two prices with t(4) moves of sizes 1 and 10 get about 4 degrees of freedom and scales ten times apart."""
+    r = np.random.default_rng(12).standard_t(4, size=(6000, 2)) * [SIGMA, 10 * SIGMA]
+    core = fit_autoregressive([r], horizon=1, config=AutoregressiveConfig(max_lags=1, residuals="t"))
+    assert 3.6 < core.df[1] < 4.5
+    np.testing.assert_allclose(core.scale[1], [SIGMA, 10 * SIGMA], rtol=0.05)
+
+
+def test_diagnostics_are_those_of_statsmodels_and_see_what_an_order_leaves() -> None:
+    """Errors and Ljung-Box are statsmodels'; the right order leaves white residuals, none does not."""
+    r = simulate(PHI, 3000)
+    right, none = diagnostics(r, 2), diagnostics(r, 0)
+    result = AutoReg(r, lags=2, trend="c").fit()
+    np.testing.assert_array_equal(right.standard_error, result.bse)
+    assert right.p_value == acorr_ljungbox(result.resid, lags=[12], model_df=2)["lb_pvalue"].item()
+    assert right.p_value > 0.01
+    assert none.p_value < 1e-10
+    assert right.coefficient.shape == (3,)
 
 
 def test_the_pooled_row_is_the_median_with_missing_lags_as_none() -> None:
