@@ -90,7 +90,7 @@ def main() -> None:
     torch.set_num_threads(1)
     network = forecaster(options.cell, options.hidden, options.layers)
     data, file = prices(options.origins + 1), ungated(network)
-    origins = data.mask.copy()
+    origins = data.published
     origins[:, -1] = False
     runs: dict[str, Callable[[], object]] = {
         "recurrent nodes": carried(bare(trace(network)), options.origins),

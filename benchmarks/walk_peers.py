@@ -37,7 +37,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False, "logger": False, "e
 def statecast(values: np.ndarray) -> dict[str, Callable[[], object]]:
     """Walk in torch and in the runtime, from the first price on."""
     network, data = forecaster("gru", HIDDEN, LAYERS), prices(len(values))
-    origins = np.zeros_like(data.mask)
+    origins = np.zeros_like(data.published)
     origins[:, -ORIGINS - 1 : -1] = True
     file = ungated(network)
     return {

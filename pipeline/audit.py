@@ -33,7 +33,6 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models.errors import ConfigError, LeakageError, unknown
@@ -45,7 +44,7 @@ from pipeline.config import Config
 from pipeline.export import ungated
 from pipeline.fitting import KINDS, NETWORKS, fit
 from pipeline.forecasts import Forecasts
-from pipeline.moves import moves
+from pipeline.moves import counts, moves
 from pipeline.session import Session
 from pipeline.slices import regimes
 from pipeline.training import Lane, Training
@@ -202,7 +201,7 @@ def _split(world: World) -> Product:
 def _prices(world: World) -> Product:
     """Give what the panel holds at published prices before the moment."""
     panel = world.data.panel
-    rows = panel.mask & (panel.time < world.until)
+    rows = panel.published & (panel.time < world.until)
     series = np.array(panel.names)[np.nonzero(rows)[0]]
     return Product(arrays={k: x[rows] for k, x in over_time(panel).items()}, series=series, time=panel.time[rows])
 
@@ -314,8 +313,8 @@ def _of_lanes(world: World, part: Literal["train", "validation"], *names: str) -
     lane: Lane = getattr(training, part)
     early = panel.time < train_end
     inside = early if part == "train" else ~early & (panel.time < world.split.validation_end_time)
-    counts = panel.mask & world.transform.admits(torch.from_numpy(panel.price)).numpy()
-    moved = counts & (np.cumsum(counts, axis=1) > 1) & inside
+    known = counts(panel, world.transform)
+    moved = (known & (np.cumsum(known, axis=1) > 1)).any(axis=2) & inside
     layout: Lanes = training.layout if part == "train" else lanes(moved.sum(1), 1)
     closed = np.take_along_axis(panel.time, np.argsort(~moved, axis=1, kind="stable"), axis=1)
     time = layout.gather(closed)
@@ -416,7 +415,7 @@ class _Worlds:
 
 def _inside_test(data: steps.Data) -> int:
     """Take the middle of the times at which prices of the test were published."""
-    time = data.panel.time[data.panel.mask]
+    time = data.panel.time[data.panel.published]
     test = np.unique(time[time >= data.split.validation_end_time])
     return int(test[len(test) // 2])
 

@@ -209,7 +209,7 @@ def _moments(panel: Panel, origins: NDArray[np.bool_]) -> list[int]:
     if not origins.any():
         raise _nothing("a model", origins)
     wanted = panel.time[origins]
-    inside = panel.mask & (panel.time >= wanted.min()) & (panel.time <= wanted.max())
+    inside = panel.published & (panel.time >= wanted.min()) & (panel.time <= wanted.max())
     return np.unique(panel.time[inside]).tolist()
 
 
@@ -231,11 +231,11 @@ def seen(panel: Panel, cut: int, config: BacktestConfig, parts: SplitConfig) -> 
     DataError
         Too little is left for two parts.
     """
-    times = np.unique(panel.time[panel.mask])
+    times = np.unique(panel.time[panel.published])
     end = int(times[max(0, np.searchsorted(times, cut) - config.embargo)])
     if config.history_time is not None:
-        panel = replace(panel, mask=panel.mask & (panel.time >= end - config.history_time))
-    time = panel.time[panel.mask & (panel.time < end)]
+        panel = replace(panel, mask=panel.mask & (panel.time >= end - config.history_time)[..., None])
+    time = panel.time[panel.published & (panel.time < end)]
     at_train_end = int(len(time) * (1 - parts.validation / (1 - parts.test)))
     train_end = int(np.partition(time, at_train_end)[at_train_end]) if len(time) else end
     if not len(time) or not time.min() < train_end:

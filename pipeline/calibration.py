@@ -1,6 +1,6 @@
 """Fit the calibration of a forecaster's quantiles: offsets and gains, on its validation origins.
 
-Legend: n rows, S horizon steps, M prices of one moment (1), Q quantile levels.
+Legend: n rows, S horizon steps, M prices of one moment, Q quantile levels.
 
 Comes in: a fitted forecaster, a panel and its split. Goes out: the same forecaster with a calibrated core. Knows
 numpy and torch; imported by fitting.
@@ -50,13 +50,15 @@ def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: Confo
     if config.track == "off":
         return forecaster
     with cpu_threads(1):
-        gaps = [np.concatenate(step) for step in _gaps(forecaster, panel.before(split.validation_end_time), split)]
+        gaps = [np.concatenate(rows) for rows in _gaps(forecaster, panel.before(split.validation_end_time), split)]
     if not all(len(gap) for gap in gaps):
         raise FitError(
             f"calibration of {forecaster.name}: expected validation origins with known outcomes at every step up to "
-            f"{forecaster.horizon}, got {[len(gap) for gap in gaps]}. Give more data or a larger validation split"
+            f"{forecaster.horizon} of every price, got {[len(gap) for gap in gaps]}. Give more data or a larger "
+            "validation split"
         )
-    start, slope = (torch.from_numpy(np.stack([f(gap) for gap in gaps])[:, None]) for f in (offsets, slopes))
+    shape = (forecaster.horizon, forecaster.block, len(LEVELS))
+    start, slope = (torch.from_numpy(np.stack([f(gap) for gap in gaps]).reshape(shape)) for f in (offsets, slopes))
     start[..., MEDIAN] = slope[..., MEDIAN] = 0.0
     tracked = {"split": 0, "first": 1, "all": forecaster.horizon}[config.track]
     core = Conformal(forecaster.core, start, slope[:tracked] / config.memory)
@@ -66,21 +68,21 @@ def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: Confo
 
 @torch.no_grad()
 def _gaps(forecaster: Forecaster, seen: Panel, split: Split) -> list[list[NDArray[np.float32]]]:
-    """Gather z - q̃ [n, Q] of each step over the validation origins, a stretch of time after another."""
+    """Gather z - q̃ [n, Q] of each price of each step over the validation origins, a stretch of time after another."""
     horizon = forecaster.horizon
     o = observed_by(forecaster, seen)
-    target = torch.from_numpy(outcomes(seen, forecaster.transform, horizon)[..., 0])
+    target = torch.from_numpy(outcomes(seen, forecaster.transform, horizon))
     wanted = np.stack([split.origins(seen, "validation", s) for s in range(1, horizon + 1)], -1)
-    wanted = torch.from_numpy(wanted) & target.isfinite()
-    gaps: list[list[NDArray[np.float32]]] = [[] for _ in range(horizon)]
+    wanted = (torch.from_numpy(wanted)[..., None] & target.isfinite()).flatten(2)
+    gaps: list[list[NDArray[np.float32]]] = [[] for _ in range(wanted.shape[2])]
     state = forecaster.init_state(len(seen.names))
     for first in range(0, seen.price.shape[1], STRETCH):
         cut = slice(first, first + STRETCH)
         made, price, state = forecaster.unroll(between(o, first, first + STRETCH), state)
-        shape = (*price.shape[:2], horizon)
-        gap = (target[:, cut, :, None] - made.quantile.reshape(*shape, -1)) / made.scale.reshape(*shape, 1)
-        for step, rows in enumerate(gaps):
-            rows.append(gap[:, :, step][wanted[:, cut, step]].float().numpy())
+        shape = (*price.shape[:2], len(gaps))
+        gap = (target[:, cut].reshape(*shape, 1) - made.quantile.reshape(*shape, -1)) / made.scale.reshape(*shape, 1)
+        for k, rows in enumerate(gaps):
+            rows.append(gap[:, :, k][wanted[:, cut, k]].float().numpy())
     return gaps
 
 

@@ -40,6 +40,9 @@ class Config:
     known_at : str or None
         Prices are taken as they were known at this moment (ISO 8601, UTC), without later revisions; left out: as they
         are known now.
+    block : int
+        Prices that are published together and forecast together, such as 24 for the hours of a day-ahead auction: a day
+        of the market's clock or an equal part of one, 1 to 1440. 1: every price by itself.
     past : tuple of str
         Columns of the store, beside the price, that are inputs of the networks as of the price's own time, such as
         ["volume"]: the latest value known when the price is; or features of that time, such as ["@hour_sin"]
@@ -72,6 +75,7 @@ class Config:
     models: tuple[str, ...] = MODELS
     leave_out: tuple[str, ...] = ()
     known_at: str | None = None
+    block: int = 1
     past: tuple[str, ...] = ()
     ahead: tuple[str, ...] = ()
     transform: TransformKind = "log"
@@ -90,6 +94,13 @@ class Config:
 
     def __post_init__(self) -> None:
         _ = self.known_at_time
+        if not 1 <= self.block <= 1440:
+            raise ConfigError(f"block: expected 1 to 1440 prices, got {self.block}")
+        if self.block * self.fit.horizon > 32_767:
+            raise ConfigError(
+                f"block, fit.horizon: expected at most 32767 prices ahead, got {self.block} x {self.fit.horizon}. "
+                "Lower fit.horizon, which counts blocks"
+            )
         for name in self.models:
             if name not in KINDS:
                 raise ConfigError(unknown("model", name, KINDS))

@@ -10,7 +10,11 @@ series where this one has none: no price is lost.
 τ is the price's own time for `past` and the time of each target for `ahead`. Targets after the last price are the next
 times at which the store has covariates of the series, where those stand beside its last prices, then further bars.
 
-Legend: N series, T time, S horizon steps, P and K covariates, R vintages of one covariate of one series.
+Beside blocks of M prices that are published together every covariate has a column a price, `load.00` to `load.23`: of
+the block's own hours, or of those of the target block. The block is known when the last of its prices is.
+
+Legend: N series, T time, M prices of one observation, S horizon steps, P and K columns, R vintages of one covariate of
+one series.
 
 Comes in: a panel and the store. Goes out: the panel with covariates, and a digest of them. Knows polars; imported by
 steps.
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain, product
 
 import numpy as np
 import polars as pl
@@ -97,7 +102,8 @@ def with_covariates(
     -------
     Panel
         `past[n, t]` is of the time of price t; `future[n, t, s]` is of the (s + 1)-th observation after t, and both
-        were known when price t was. Features of the calendar are those of `moves.known_beside` and `known_ahead`.
+        were known when price t was. Beside blocks there is a column for each price m, named `<covariate>.<m>`.
+        Features of the calendar, one a block, are those of `moves.known_beside` and `known_ahead`.
     str
         sha256 of all vintages that were read; empty where none was.
 
@@ -112,6 +118,7 @@ def with_covariates(
     covered, sha256 = panel, ""
     if held_past or held_ahead:
         covered, sha256 = _of_store(panel, store, held_past, held_ahead, horizon, until, known_at)
+    past, ahead = (_per_price(names, panel.block) for names in (past, ahead))
     covered = replace(
         covered,
         past_names=past,
@@ -140,12 +147,20 @@ def _of_store(
     times = [_times(parts[name]) if name in parts else np.empty(0, np.int64) for name in panel.names]
     covered = replace(
         panel,
-        past_names=past,
+        past_names=_per_price(past, panel.block),
         past=_past(panel, moment, [histories[name] for name in past]),
-        future_names=ahead,
+        future_names=_per_price(ahead, panel.block),
         future=_future(panel, moment, times, horizon, [histories[name] for name in ahead]),
     )
     return covered, digest(rows, wanted)
+
+
+def _per_price(names: tuple[str, ...], block: int) -> tuple[str, ...]:
+    """Name the columns of covariates beside blocks, price by price; features of the calendar stand once."""
+    if block == 1:
+        return names
+    wide = ([name] if of_calendar(name) else [f"{name}.{m:02}" for m in range(block)] for name in names)
+    return tuple(chain.from_iterable(wide))
 
 
 def _vintages(panel: Panel, store: PriceStore, wanted: tuple[str, ...], known_at: datetime | None) -> pl.DataFrame:
@@ -209,23 +224,27 @@ def _earlier(available: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _moments(panel: Panel, store: PriceStore) -> NDArray[np.int64]:
-    """Give the moment [N, T] at which the first vintage of each price was known; padding has the last one."""
+    """Give the moment [N, T] at which the first vintage of each price was known; padding has the last one.
+
+    Of a block it is the latest of those of its prices; an hour without a row says nothing.
+    """
     first = store.prices.vintages(panel.names).unique(("series_id", "time"), keep="first", maintain_order=True)
     moment = np.empty_like(panel.time)
     parts = first.partition_by("series_id", as_dict=True)
     for row, name in enumerate(panel.names):
-        part = parts[(name,)]
-        place = np.searchsorted(_times(part), panel.time[row])
-        moment[row] = part["available_time"].to_physical().to_numpy()[place]
+        part, wanted = parts[(name,)], panel.price_time[row]
+        time, available = _times(part), part["available_time"].to_physical().to_numpy()
+        place = np.minimum(np.searchsorted(time, wanted), len(time) - 1)
+        moment[row] = np.where(time[place] == wanted, available[place], _NEVER).max(axis=1)
     return moment
 
 
 def _past(panel: Panel, moment: NDArray[np.int64], histories: list[list[_History]]) -> NDArray[np.float32]:
     """Give [N, T, P]: for each price the covariate of its own time."""
-    past = np.empty((*panel.time.shape, len(histories)), np.float32)
-    for k, history in enumerate(histories):
+    past = np.empty((*panel.time.shape, len(histories) * panel.block), np.float32)
+    for column, (history, m) in enumerate(product(histories, range(panel.block))):
         for n, one in enumerate(history):
-            past[n, :, k] = one.known(one.at(panel.time[n]), moment[n])
+            past[n, :, column] = one.known(one.at(panel.price_time[n, :, m]), moment[n])
     return past
 
 
@@ -237,34 +256,35 @@ def _future(
     histories: list[list[_History]],
 ) -> NDArray[np.float32]:
     """Give [N, T, S, K]: for each origin the covariate of each target, a view where all was known in time."""
-    series, time = panel.time.shape
-    final = np.empty((series, time + horizon - 1, len(histories)), np.float32)
+    series, time, block = panel.price.shape
+    final = np.empty((series, time + horizon - 1, len(histories) * block), np.float32)
     late: dict[tuple[int, int], NDArray[np.float32]] = {}
     for n in range(series):
         target = _targets(panel, n, times[n], horizon)
-        for k, history in enumerate(histories):
-            entry = history[n].at(target)
-            final[n, :, k] = history[n].value[entry]
+        for column, (history, m) in enumerate(product(histories, range(block))):
+            entry = history[n].at(target[:, m])
+            final[n, :, column] = history[n].value[entry]
             at_target = np.lib.stride_tricks.sliding_window_view(entry, horizon)
             if (history[n].available[at_target] > moment[n][:, None])[: panel.length[n]].any():
-                late[n, k] = history[n].known(at_target, moment[n][:, None])
+                late[n, column] = history[n].known(at_target, moment[n][:, None])
     # torch warns of views that cannot be written
     future = np.lib.stride_tricks.sliding_window_view(final, horizon, axis=1, writeable=True).swapaxes(2, 3)
     if late:
         future = future.copy()
-    for (n, k), known in late.items():
-        future[n, :, :, k] = known
+    for (n, column), known in late.items():
+        future[n, :, :, column] = known
     return future
 
 
 def _targets(panel: Panel, n: int, beside: NDArray[np.int64], horizon: int) -> NDArray[np.int64]:
-    """Give the times [T + S - 1] of the observations after the first, those to come included.
+    """Give the times [T + S - 1, M] of the observations after the first, those to come included.
 
-    The targets of origin t are the elements t to t + S - 1.
+    The targets of origin t are the elements t to t + S - 1. Blocks to come follow a bar after another.
     """
-    own = panel.time[n, : panel.length[n]]
-    stands_beside = np.isin(own[-horizon:], beside).all()
-    later = np.unique(beside[beside > own[-1]])[:horizon] if stands_beside else own[:0]
+    own = panel.price_time[n, : panel.length[n]]
+    later = own[:0]
+    if panel.block == 1 and np.isin(own[-horizon:], beside).all():
+        later = np.unique(beside[beside > own[-1]])[:horizon, None]
     known = np.concatenate((own, later))
     missing = panel.time.shape[1] + horizon - len(known)
-    return np.concatenate((known, known[-1] + panel.bar[n] * np.arange(1, missing + 1)))[1:]
+    return np.concatenate((known, known[-1] + panel.bar[n] * np.arange(1, missing + 1)[:, None]))[1:]

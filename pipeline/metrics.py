@@ -88,7 +88,7 @@ def smape(forecasts: Forecasts) -> Vector:
 
 
 def naive_scale(prices: ArrayLike) -> float:
-    """Fit the mean absolute one-step change of `prices` [T], the denominator of the MASE.
+    """Fit the mean absolute one-step change of `prices` [T], or of blocks [T, M], the denominator of the MASE.
 
     Give it the train split of one series, never the test split. Prices that are not finite (gaps) are
     taken out first.
@@ -98,12 +98,12 @@ def naive_scale(prices: ArrayLike) -> float:
     DataError
         There are fewer than two finite prices, or they never change: errors have no unit then.
     """
-    known = np.asarray(prices, dtype=np.float64)
-    known = known[np.isfinite(known)]
-    scale = float(np.mean(np.abs(np.diff(known)))) if len(known) > 1 else 0.0
+    columns = [column[np.isfinite(column)] for column in np.atleast_2d(np.asarray(prices, dtype=np.float64).T)]
+    changes = np.concatenate([np.diff(column) for column in columns])
+    scale = float(np.mean(np.abs(changes))) if len(changes) else 0.0
     if scale == 0.0:
         raise DataError(
-            f"a naive scale needs prices that change on the train split; came {len(known)} finite prices "
+            f"a naive scale needs prices that change on the train split; came {sum(map(len, columns))} finite prices "
             "without a change. Drop the series, or give it a longer train split"
         )
     return scale

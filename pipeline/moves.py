@@ -1,6 +1,6 @@
 """A panel of prices on the transformed scale: observations for the models, moves to fit on, targets to hit.
 
-Legend: N series, T time, M prices of one moment (1), S horizon steps, P and K covariates.
+Legend: N series, T time, M prices of one moment, S horizon steps, P and K covariates.
 
 Comes in: a numpy panel. Goes out: tensors and arrays. Imported by fitting, training and backtest.
 """
@@ -41,8 +41,8 @@ def observations(
     """
     beside = {"past": known_beside(panel, past), "future": known_ahead(panel, future, horizon)}
     return observe(
-        torch.from_numpy(panel.price)[..., None],
-        mask=torch.from_numpy(panel.mask)[..., None],
+        torch.from_numpy(panel.price),
+        mask=torch.from_numpy(panel.mask),
         series=torch.arange(1, len(panel.names) + 1),
         elapsed=torch.from_numpy(panel.elapsed),
         horizon=horizon,
@@ -131,31 +131,46 @@ def observed_by(forecaster: Forecaster, panel: Panel) -> Observation:
 
 
 def outcomes(panel: Panel, transform: Transform, horizon: int) -> NDArray[np.float64]:
-    """Give the moves [N, T, S, 1] from origin t to t + s, s = 1..S; NaN where either price does not count."""
-    price = np.where(_counts(panel, transform), panel.price, np.nan)
-    ahead = np.full((*price.shape, horizon), np.nan)
+    """Give the moves [N, T, S, M] from each price of t to that of t + s, s = 1..S; NaN where either does not count."""
+    price = np.where(counts(panel, transform), panel.price, np.nan)
+    series, time, block = price.shape
+    ahead = np.full((series, time, horizon, block), np.nan)
     for step in range(1, horizon + 1):
         ahead[:, :-step, step - 1] = price[:, step:]
-    series, time = price.shape
     rows = torch.arange(1, series + 1).repeat_interleave(time)
-    origin = torch.from_numpy(price).reshape(-1, 1)
-    move = transform.difference(torch.from_numpy(ahead).reshape(-1, horizon), origin, rows)
-    return move.numpy().reshape(series, time, horizon, 1)
+    origin = torch.from_numpy(price)[:, :, None].expand(ahead.shape)
+    later, now = (x.reshape(-1, horizon * block) for x in (torch.from_numpy(ahead), origin))
+    return transform.difference(later, now, rows).numpy().reshape(ahead.shape)
 
 
-def _counts(panel: Panel, transform: Transform) -> NDArray[np.bool_]:
-    """Mark the prices [N, T] that a forecaster takes in: published, and in the domain of the transform."""
-    return panel.mask & transform.admits(torch.from_numpy(panel.price)).numpy()
+def counts(panel: Panel, transform: Transform) -> NDArray[np.bool_]:
+    """Mark the prices [N, T, M] that a forecaster takes in.
+
+    Those that were published and lie in the domain of the transform; none of a block in which one that was published
+    does not.
+    """
+    admitted = transform.admits(torch.from_numpy(panel.price)).numpy()
+    return panel.mask & ~(panel.mask & ~admitted).any(axis=2, keepdims=True)
 
 
 def moves(panel: Panel, transform: Transform, until: int) -> list[NDArray[np.float64]]:
-    """Give the moves of each series between prices that count, before the time `until` (microseconds, UTC)."""
+    """Give the moves of each series between prices that count, before the time `until` (microseconds, UTC).
+
+    Returns
+    -------
+    list of float64 [T], or of [T, M] for blocks
+        Each price of a block moves from the last one of its own place that counts; NaN where it does not count itself.
+    """
     out = []
-    known = _counts(panel, transform) & (panel.time < until)
+    known = counts(panel, transform) & (panel.time < until)[..., None]
     for row in range(len(panel.names)):
-        price = torch.from_numpy(panel.price[row, known[row]])[:, None]
-        rows = torch.full((max(len(price) - 1, 0),), row + 1)
-        out.append(transform.difference(price[1:], price[:-1], rows).numpy()[:, 0])
+        held = known[row].any(axis=1)
+        there, price = known[row, held], np.where(known[row, held], panel.price[row, held], np.nan)
+        latest = np.maximum.accumulate(np.where(there, np.arange(len(there))[:, None], 0), axis=0)
+        last = np.take_along_axis(price, latest[:-1], axis=0)
+        rows = torch.full((len(last),), row + 1)
+        moved = transform.difference(torch.from_numpy(price[1:]), torch.from_numpy(last), rows).numpy()
+        out.append(moved[:, 0] if panel.block == 1 else moved)
     return out
 
 
@@ -167,7 +182,7 @@ def typical_move(panel: Panel, transform: Transform, until: int) -> float:
     FitError
         No series moves.
     """
-    sizes = [np.sqrt(np.mean(r**2)) for r in moves(panel, transform, until) if r.any()]
+    sizes = [np.sqrt(np.nanmean(r**2)) for r in moves(panel, transform, until) if np.nan_to_num(r).any()]
     if not sizes:
         raise FitError(
             f"expected prices that vary before the end of train, got {len(panel.names)} series that do not. Check "

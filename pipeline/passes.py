@@ -1,6 +1,6 @@
 """One stateful pass over a panel: a forecaster, or the file it was exported to, carried from the true start of series.
 
-Legend: N series, T time, L longest stretch of a series, S horizon steps.
+Legend: N series, T time, L longest stretch of a series, S horizon steps, M prices of one moment.
 
 Comes in: a fitted forecaster or a session, a panel and the origins that are wanted. Goes out: `Forecasts`, stretch by
 stretch. Knows numpy and torch; imported by backtest.
@@ -19,7 +19,7 @@ from models.forecaster import Forecaster
 from models.observation import Forecast, Observation, State, at
 from models.transforms import Transform
 from pipeline.forecasts import Forecasts
-from pipeline.moves import observations, observed_by
+from pipeline.moves import counts, observations, observed_by
 from pipeline.session import Session
 from pipeline.threads import cpu_threads
 from pipeline.windows import Panel
@@ -109,9 +109,10 @@ def served(runner: Runner, panel: Panel, origins: NDArray[np.bool_], start: int)
     for stretch in stretches(panel, BEGINNING, start):
         if stretch.column.size:
             _, state = runner.forward(stretch.of(runner.observations), state)
+    known = counts(panel, runner.transform)
     for stretch in stretches(panel, start, FOREVER):
         forecast, state = runner.forward(stretch.of(runner.observations), state)
-        yield stretch.end, _rows(runner, panel, origins, stretch, forecast)
+        yield stretch.end, _rows(runner, panel, known, stretch, stretch.take(origins), forecast)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,39 +165,42 @@ def _index(panel: Panel, time: int) -> NDArray[np.int64]:
     return np.array([np.searchsorted(row[:n], time) for row, n in zip(panel.time, panel.length, strict=True)])
 
 
-def _rows(runner: Runner, panel: Panel, origins: NDArray[np.bool_], stretch: Stretch, forecast: Forecast) -> Forecasts:
-    """Take the wanted origins of a stretch, and put the outcomes of their steps beside the forecasts."""
-    series, place = np.nonzero(stretch.take(origins) & stretch.inside)
+def _rows(
+    runner: Runner,
+    panel: Panel,
+    known: NDArray[np.bool_],
+    stretch: Stretch,
+    wanted: NDArray[np.bool_],
+    forecast: Forecast,
+) -> Forecasts:
+    """Take the wanted origins [N, L] of a stretch, and put the outcomes that count, `known`, beside the forecasts.
+
+    A block of M prices has M rows a step: row (s - 1)·M + m + 1 is for price m of the s-th block after the origin.
+    """
+    series, place = np.nonzero(wanted & stretch.inside)
     column = stretch.column[series, place]
     target = column[:, None] + np.arange(1, runner.horizon + 1)
     there = target < panel.length[series][:, None]
-    here, counts = _prices(runner, panel, series, column)
-    ahead, known = _prices(runner, panel, series[:, None], np.where(there, target, 0))
-    k, step = np.nonzero(counts[:, None] & there & known)
-    n, t, origin, actual = series[k], place[k], here[k], ahead[k, step]
-    quantile, loc, scale = (np.asarray(x)[n, t, step, 0] for x in (forecast.quantile, forecast.loc, forecast.scale))
+    target = np.where(there, target, 0)
+    of = series[:, None]
+    k, step, m = np.nonzero(known[of, column[:, None]] & there[..., None] & known[of, target])
+    n, t, at_target = series[k], place[k], (series[k], target[k, step], m)
+    origin, actual = panel.price[n, column[k], m], panel.price[at_target]
+    quantile, loc, scale = (np.asarray(x)[n, t, step, m] for x in (forecast.quantile, forecast.loc, forecast.scale))
     density = {"loc": loc, "scale": scale, "df": np.asarray(forecast.df)[n, t]}
     return Forecasts(
         model=runner.name,
         names=panel.names,
         series=n.astype(np.int32),
         origin_time=panel.time[n, column[k]],
-        target_time=panel.time[n, target[k, step]],
-        step=(step + 1).astype(np.int16),
+        target_time=panel.price_time[at_target],
+        step=(step * panel.block + m + 1).astype(np.int16),
         origin=origin,
         actual=actual,
         outcome=_moves(runner.transform, origin, actual, n),
         quantile=quantile.astype(np.float64),
         **{name: x.astype(np.float64) for name, x in density.items()},
     )
-
-
-def _prices(
-    runner: Runner, panel: Panel, series: NDArray[np.int64], column: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Give prices, and which of them count: published, and in the domain of the transform."""
-    price = panel.price[series, column]
-    return price, panel.mask[series, column] & runner.transform.admits(torch.from_numpy(price)).numpy()
 
 
 def _moves(

@@ -72,8 +72,9 @@ def regimes(panel: Panel, until: int) -> Regimes:
     """Sort every moment of every series into calm, usual and wild by its running volatility.
 
     The volatility is the exponentially weighted mean of |move| over `MEMORY` moves, of log prices where all prices of
-    the series before `until` are positive, else of prices. A later price that is not positive then leaves the regime as
-    it was. The terciles are fitted on the train split, by series: "wild" is wild for that series, then.
+    the series before `until` are positive, else of prices; of a block it is the mean over its prices. A later price
+    that is not positive, or a block that is not whole, then leaves the regime as it was. The terciles are fitted on the
+    train split, by series: "wild" is wild for that series, then.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def regimes(panel: Panel, until: int) -> Regimes:
     """
     time, label = {}, {}
     for row, name in enumerate(panel.names):
-        known = panel.mask[row]
+        known = panel.mask[row].all(axis=1)
         when, price = panel.time[row, known], panel.price[row, known]
         train = when < until
         if train.sum() < 4:
@@ -98,9 +99,9 @@ def regimes(panel: Panel, until: int) -> Regimes:
                 " Leave the series out, or give it more history"
             )
         if (price[train] > 0).all():
-            valid = price > 0
+            valid = (price > 0).all(axis=1)
             when, price = when[valid], np.log(price[valid])
-        running = _running(np.abs(np.diff(price)))
+        running = _running(np.abs(np.diff(price, axis=0)).mean(axis=1))
         low, high = np.quantile(running[when[1:] < until], [1 / 3, 2 / 3])
         time[name], label[name] = when[1:], NAMES[(running > low).astype(int) + (running > high)]
     return Regimes(time=time, label=label)

@@ -23,6 +23,8 @@ from typing import Any
 
 import numpy as np
 import orjson
+import polars as pl
+from numpy.typing import NDArray
 
 from models import checkpoint
 from models.errors import ConfigError, DataError, FitError, PolicyError, unknown
@@ -93,21 +95,42 @@ def load(config: Config) -> Data:
     ------
     ConfigError
         A covariate of the settings is not in the store.
+    DataError
+        The prices do not make blocks, see `windows.panel`.
     PolicyError
         The log transform meets a price that is not above zero.
     """
     store = PriceStore(config.folder / "prices")
     frame = store.read(_modelled(config, store), known_at=config.known_at_time)
     columns = (frame["series_id"].to_numpy(), frame["time"].to_physical().to_numpy(), frame["price"].to_numpy())
-    prices = panel(*columns)
+    prices = panel(*columns, block=config.block, clock=_clock(frame, store))
     _refuse_non_positive(prices, config)
     parts = split(prices, config.split)
     train = prices.before(parts.train_end_time)
     published = [price[mask] for price, mask in zip(train.price, train.mask, strict=True)]
     with naming_the_series(train.names):
         transform = fit_transform(config.transform, published)
-    prices, sha256 = _covered(config, store, prices, parts.train_end_time, digest_of(frame))
+    prices, sha256 = _covered(config, store, prices, parts.train_end_time, _digest(frame, prices))
     return Data(panel=prices, split=parts, transform=transform, sha256=sha256)
+
+
+def _clock(frame: pl.DataFrame, store: PriceStore) -> NDArray[np.int64]:
+    """Give what the clock of each series' market shows at its times, [R]: by the zone noted at ingest, else UTC."""
+    shown = frame["time"].to_physical().to_numpy().copy()
+    for (zone,), held in store.series().group_by("time_zone"):
+        if zone is not None:
+            rows = frame["series_id"].is_in(held["series_id"].implode()).to_numpy()
+            local = frame["time"].dt.convert_time_zone(str(zone)).dt.replace_time_zone(None)
+            shown[rows] = local.to_physical().to_numpy()[rows]
+    return shown
+
+
+def _digest(frame: pl.DataFrame, prices: Panel) -> str:
+    """Give the digest of the prices, and of where each stands in its block."""
+    sha256 = digest_of(frame)
+    if prices.block == 1:
+        return sha256
+    return hashlib.sha256(sha256.encode() + prices.price_time.tobytes()).hexdigest()
 
 
 def _covered(config: Config, store: PriceStore, prices: Panel, until: int, sha256: str) -> tuple[Panel, str]:
@@ -131,10 +154,10 @@ def _modelled(config: Config, store: PriceStore) -> list[str]:
 def _refuse_non_positive(prices: Panel, config: Config) -> None:
     if config.transform != "log" or not (bad := prices.mask & ~(prices.price > 0)).any():
         return
-    row, column = np.argwhere(bad)[0]
+    place = tuple(np.argwhere(bad)[0])
     raise PolicyError(
-        f"log transform: expected prices above zero, got {int(bad.sum())} that are not, first {prices.names[row]} at "
-        f"{iso(int(prices.time[row, column]))} = {prices.price[row, column]}. Set transform to 'asinh', or "
+        f"log transform: expected prices above zero, got {int(bad.sum())} that are not, first {prices.names[place[0]]} "
+        f"at {iso(int(prices.price_time[place]))} = {prices.price[place]}. Set transform to 'asinh', or "
         "ingest.non_positive to 'drop'"
     )
 

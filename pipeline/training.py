@@ -221,7 +221,7 @@ class Training:
             torch.manual_seed(config.seed)
             unit = typical_move(panel, transform, split.train_end_time)
             covariates = {"past": len(panel.past_names), "future": len(panel.future_names)}
-            shape = {"horizon": horizon, "series": len(panel.names), **covariates}
+            shape = {"horizon": horizon, "block": panel.block, "series": len(panel.names), **covariates}
             core = Network(kind, network, unit=unit, **shape)
         _fit_covariates(core, panel, split.train_end_time)
         if start is not None:
@@ -441,7 +441,7 @@ def _recency(panel: Panel, end: int, half_life: int | None) -> np.ndarray:
 
 def _fit_covariates(core: Network, panel: Panel, until: int) -> None:
     """Fit the constants of the covariates on what stood beside the prices published before a moment."""
-    rows = panel.mask & (panel.time < until)
+    rows = panel.published & (panel.time < until)
     if panel.past_names:
         core.inputs.fit_covariates("past", torch.from_numpy(panel.past[rows]))
     if panel.future_names:

@@ -4,7 +4,12 @@ Comes in: long sorted arrays of prices. Goes out: a `Panel`, a `Split` of it int
 calendar time, and `Lanes` for truncated back-propagation through time. Knows numpy only, so that it runs where
 training runs; imported by training, backtest and the forecasters' fitting.
 
-Legend: N series, T time (index of an observation within its series), B lanes, L longest lane.
+Prices that are published together, such as the 24 hours of a day-ahead auction, are one observation: a block of M
+prices. Blocks are whole days of the market's clock, or equal parts of them. An hour that a day does not have (clocks go
+forward) is a price that was not published; the second of two hours of one name (they go back) is left out, and counted.
+
+Legend: N series, T time (index of an observation within its series), M prices of one observation, B lanes, L longest
+lane, R rows as they come, O observations of all series.
 """
 
 from __future__ import annotations
@@ -19,6 +24,9 @@ from models.errors import ConfigError, DataError, unknown
 
 Part = Literal["train", "validation", "test"]
 
+DAY = 86_400_000_000
+"""Microseconds of a day."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
@@ -29,20 +37,25 @@ class Panel:
     names : tuple of str
         Names of the series, in the order of the rows.
     time : int64 [N, T]
-        Microseconds since 1970, UTC; increasing. Padding repeats the last time of the series.
-    price : float64 [N, T]
+        Microseconds since 1970, UTC; increasing: of the first price of each block. Padding repeats the last time of the
+        series.
+    price_time : int64 [N, T, M]
+        Time of each price, published or not; `time` where M is 1. Padding repeats the last block.
+    price : float64 [N, T, M]
         Prices in the unit of the series; NaN in holes and padding.
-    mask : bool [N, T]
+    mask : bool [N, T, M]
         True where a price was published; False in holes and padding.
     elapsed : float32 [N, T]
         Time since the previous published observation, in bars: 1 where nothing is missing, at and before
         the first published observation, and in padding.
     bar : int64 [N]
-        Median spacing of the series in microseconds (the lower one of two; 1 for a single observation).
+        Median spacing of the observations in microseconds (the lower one of two; 1 for a single observation).
     length : int64 [N]
         Observations, holes included: row n is padding from `length[n]` on.
+    dropped : int
+        Prices that were left out because their hour came twice in one day.
     past_names, future_names : tuple of str
-        Names of the covariates, P and K of them.
+        Names of the covariates, P and K of them. Of a column beside blocks there is one a price: `load.00`, `load.01`.
     past : float32 [N, T, P], or empty where P is 0
         Covariates of the price's own time, as known when the price was. In padding they mean nothing.
     future : float32 [N, T, S, K], or empty where K is 0
@@ -52,15 +65,27 @@ class Panel:
 
     names: tuple[str, ...]
     time: NDArray[np.int64]
+    price_time: NDArray[np.int64]
     price: NDArray[np.float64]
     mask: NDArray[np.bool_]
     elapsed: NDArray[np.float32]
     bar: NDArray[np.int64]
     length: NDArray[np.int64]
+    dropped: int = 0
     past_names: tuple[str, ...] = ()
     past: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 0), np.float32))
     future_names: tuple[str, ...] = ()
     future: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0, 0, 0), np.float32))
+
+    @property
+    def block(self) -> int:
+        """M, prices of one observation."""
+        return self.price.shape[2]
+
+    @property
+    def published(self) -> NDArray[np.bool_]:
+        """True where any price of an observation was published; bool [N, T]."""
+        return self.mask.any(axis=2)
 
     @property
     def grid(self) -> str:
@@ -98,15 +123,17 @@ class Panel:
             )
         inside = inside[:, : length.max()]
         shape = np.s_[:, : length.max()]
-        last = np.take_along_axis(self.time, length[:, None] - 1, axis=1)
+        last = (np.arange(len(length))[:, None], length[:, None] - 1)
         return Panel(
             names=self.names,
-            time=np.where(inside, self.time[shape], last),
-            price=np.where(inside, self.price[shape], np.nan),
-            mask=inside & self.mask[shape],
+            time=np.where(inside, self.time[shape], self.time[last]),
+            price_time=np.where(inside[..., None], self.price_time[shape], self.price_time[last]),
+            price=np.where(inside[..., None], self.price[shape], np.nan),
+            mask=inside[..., None] & self.mask[shape],
             elapsed=np.where(inside, self.elapsed[shape], np.float32(1)),
             bar=self.bar,
             length=length,
+            dropped=self.dropped,
             past_names=self.past_names,
             past=self.past[shape],
             future_names=self.future_names,
@@ -114,7 +141,9 @@ class Panel:
         )
 
 
-def panel(series_id: ArrayLike, time: ArrayLike, price: ArrayLike) -> Panel:
+def panel(
+    series_id: ArrayLike, time: ArrayLike, price: ArrayLike, *, block: int = 1, clock: ArrayLike | None = None
+) -> Panel:
     """Build a panel from long arrays.
 
     Parameters
@@ -125,32 +154,51 @@ def panel(series_id: ArrayLike, time: ArrayLike, price: ArrayLike) -> Panel:
         Microseconds since 1970, UTC; strictly increasing within a series.
     price : float64 [R]
         Prices; a value that is not finite is a hole.
+    block : int, 1 or more
+        M, prices of one observation: consecutive ones of the series' own spacing, counted from midnight.
+    clock : int64 [R], optional
+        What the clock of the market shows at `time`, microseconds since 1970 without a zone: by it days begin. UTC by
+        default.
 
     Raises
     ------
     DataError
-        If there are no rows, a series occurs in two places, or times do not increase.
+        If there are no rows, a series occurs in two places, or times do not increase; if blocks do not divide the day,
+        or the prices of a series do not stand at equal distances.
     """
     series_id, time = np.asarray(series_id), np.asarray(time, np.int64)
     price = np.asarray(price, np.float64)
     start = _starts(series_id, time)
-    length = np.diff(start, append=len(time))
     names = tuple(str(name) for name in series_id[start])
+    dropped, time_OM, price_OM = 0, time[:, None], price[:, None]
+    if block > 1:
+        clock = time if clock is None else np.asarray(clock, np.int64)
+        ends = np.append(start[1:], len(time))
+        parts = [
+            _blocks(name, time[a:b], price[a:b], clock[a:b], block)
+            for name, a, b in zip(names, start, ends, strict=True)
+        ]
+        time_OM, price_OM = (np.concatenate([part[k] for part in parts]) for k in range(2))
+        count, dropped = np.array([len(part[0]) for part in parts]), sum(part[2] for part in parts)
+        start = np.cumsum(count) - count
 
+    length = np.diff(start, append=len(time_OM))
     column = np.arange(length.max())
     row = np.minimum(start[:, None] + column, (start + length - 1)[:, None])
     valid = column < length[:, None]
-    time_NT = time[row]
-    mask = valid & np.isfinite(price)[row]
-    bar = _bars(time_NT, length)
+    time_NTM = time_OM[row]
+    mask = valid[..., None] & np.isfinite(price_OM)[row]
+    bar = _bars(time_NTM[..., 0], length)
     return Panel(
         names=names,
-        time=time_NT,
-        price=np.where(mask, price[row], np.nan),
+        time=time_NTM[..., 0],
+        price_time=time_NTM,
+        price=np.where(mask, price_OM[row], np.nan),
         mask=mask,
-        elapsed=_elapsed(time_NT, mask, valid, bar),
+        elapsed=_elapsed(time_NTM[..., 0], mask.any(axis=2), valid, bar),
         bar=bar,
         length=length,
+        dropped=dropped,
     )
 
 
@@ -171,6 +219,43 @@ def _starts(series_id: NDArray[Any], time: NDArray[np.int64]) -> NDArray[np.int6
     if (count > 1).any():
         raise DataError(f"series {names[count > 1][0]} occurs in {count.max()} places: sort rows by series, time")
     return start
+
+
+def _blocks(
+    name: str, time: NDArray[np.int64], price: NDArray[np.float64], clock: NDArray[np.int64], block: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
+    """Lay the rows of one series out as blocks: times and prices [O, M], and how many rows were left out.
+
+    A price that is not there is NaN, at the time that it would have; of two at one place the first one is taken.
+    """
+    spacing = _spacing(name, time, clock, block)
+    place, row = np.unique(clock // spacing, return_index=True)
+    _, first, of = np.unique(place // block, return_index=True, return_inverse=True)
+    begin = time[row[first]] - place[first] % block * spacing
+    time_OM = begin[:, None] + spacing * np.arange(block)
+    price_OM = np.full(time_OM.shape, np.nan)
+    time_OM[of, place % block], price_OM[of, place % block] = time[row], price[row]
+    return time_OM, price_OM, len(time) - len(row)
+
+
+def _spacing(name: str, time: NDArray[np.int64], clock: NDArray[np.int64], block: int) -> int:
+    """Give the spacing of the prices of one series, by which a block must be a day or an equal part of one."""
+    if len(time) < 2:
+        raise DataError(f"blocks of {block} prices: expected several prices of {name}, got one. Leave the series out")
+    spacing = int(np.sort(np.diff(time))[(len(time) - 2) // 2])
+    every = np.timedelta64(spacing, "us").item()
+    if DAY % (block * spacing):
+        raise DataError(
+            f"blocks of {block} prices: expected that they make a day or an equal part of one, but those of {name} "
+            f"come every {every}. Set block to the prices of a day: 24 of hours, 96 of quarters of an hour"
+        )
+    if (uneven := clock % spacing != clock[0] % spacing).any():
+        row = int(uneven.argmax())
+        raise DataError(
+            f"blocks of {block} prices: expected those of {name} every {every} from {_utc(int(time[0]))} on, got one "
+            f"at {_utc(int(time[row]))}. Ingest them as bars of equal length, or set block to 1"
+        )
+    return spacing
 
 
 def _bars(time: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -241,7 +326,7 @@ class Split:
     def origins(self, panel: Panel, part: Part, horizon: int = 1) -> NDArray[np.bool_]:
         """Mark the origins of a part.
 
-        Element [n, i] is True where `price[n, i]` and its target `price[n, i + horizon]` are both published
+        Element [n, i] is True where prices of observation i and of its target i + horizon are published
         and the target is of `part`. Data up to and including i may be used from there. A forecaster of steps
         1 to S is trained on the origins of `horizon=S`, all of whose targets lie in the part or before it;
         its step s is scored on those of `horizon=s`.
@@ -254,14 +339,15 @@ class Split:
             raise ConfigError(unknown("part of a split", part, get_args(Part)))
         if horizon < 1:
             raise ConfigError(f"horizon must be at least 1, not {horizon}")
-        origins = np.zeros_like(panel.mask)
+        published = panel.published
+        origins = np.zeros_like(published)
         target = panel.time[:, horizon:]
         inside = {
             "train": target < self.train_end_time,
             "validation": (target >= self.train_end_time) & (target < self.validation_end_time),
             "test": target >= self.validation_end_time,
         }[part]
-        origins[:, :-horizon] = panel.mask[:, :-horizon] & panel.mask[:, horizon:] & inside
+        origins[:, :-horizon] = published[:, :-horizon] & published[:, horizon:] & inside
         return origins
 
 
@@ -275,7 +361,7 @@ def split(panel: Panel, config: SplitConfig) -> Split:
     DataError
         If there are too few distinct times for three parts.
     """
-    time = panel.time[panel.mask]
+    time = panel.time[panel.published]
     at = [int(len(time) * (1 - config.test - config.validation)), int(len(time) * (1 - config.test))]
     if not len(time):
         raise DataError("a split needs published prices, but all of them are holes")

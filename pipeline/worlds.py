@@ -4,7 +4,7 @@ A world is made twice over. As rows it goes through a price store of its own and
 between the store and the models is part of it; there a garbage price must be one that a store and a transform take.
 As a panel it can be poisoned in every way that a stream can be.
 
-Legend: N series, T time.
+Legend: N series, T time, M prices of one observation.
 
 Comes in: settings with a price store, or a panel. Goes out: rows, loaded data, panels. Imported by the audit.
 """
@@ -61,7 +61,7 @@ def stored(config: Config) -> Rows:
     first = store.prices.vintages(names).unique(KEY[:2], keep="first", maintain_order=True)
     known = store.read(names, known_at=config.known_at_time).drop("available_time")
     prices = known.join(first.select(KEY), on=KEY[:2], maintain_order="left").select(SCHEMA.names())
-    prices = prices.group_by("series_id", maintain_order=True).tail(OBSERVATIONS)
+    prices = prices.group_by("series_id", maintain_order=True).tail(OBSERVATIONS * config.block)
     return Rows(prices=prices, covariates=_covariates(store, prices), series=held.select(DESCRIPTION.names()))
 
 
@@ -133,7 +133,7 @@ def wild(panel: Panel, moment: int) -> Panel:
         for name, x in over_time(panel).items()
         if x.dtype.kind == "f"
     }
-    return replace(panel, **changed | {"price": np.where(after & panel.mask, price, panel.price)})
+    return replace(panel, **changed | {"price": np.where(_spread(after, price) & panel.mask, price, panel.price)})
 
 
 def holed(panel: Panel, moment: int, horizon: int) -> Panel:
@@ -145,12 +145,12 @@ def holed(panel: Panel, moment: int, horizon: int) -> Panel:
     rng = np.random.default_rng(19)
     future, shape = wild(panel, moment), panel.price.shape
     after = _after(panel, moment)
-    later = after & (np.cumsum(after, axis=1) > horizon)
+    later = _spread(after & (np.cumsum(after, axis=1) > horizon), panel.price)
     mask = np.where(later, rng.random(shape) < 0.8, panel.mask)
     poison = later & (rng.random(shape) < 1 / 3)
     price = np.where(poison, rng.choice([np.nan, 0.0, -3.0, 1e40], shape), future.price)
     price = np.where(later & mask & np.isnan(panel.price) & ~poison, 7.0, price)
-    elapsed = np.where(later & (rng.random(shape) < 0.1), np.float32("nan"), future.elapsed)
+    elapsed = np.where(later[..., 0] & (rng.random(shape[:2]) < 0.1), np.float32("nan"), future.elapsed)
     return replace(future, price=np.where(mask, price, np.nan), mask=mask, elapsed=elapsed)
 
 
@@ -165,14 +165,14 @@ def one_early(panel: Panel) -> Panel:
         return np.concatenate([x[:, 1:], np.full_like(x[:, :1], last)], axis=1)
 
     inside = np.arange(panel.mask.shape[1]) < panel.length[:, None]
-    mask = led(panel.mask, False) & inside
+    mask = led(panel.mask, False) & inside[..., None]
     return replace(panel, price=np.where(mask, led(panel.price, np.nan), np.nan), mask=mask)
 
 
 def over_time(panel: Panel) -> dict[str, NDArray[Any]]:
     """Give the fields of a panel that have a value at each observation, [N, T, ...]."""
     held = {f.name: getattr(panel, f.name) for f in fields(panel)}
-    shape = panel.mask.shape
+    shape = panel.time.shape
     return {k: x for k, x in held.items() if isinstance(x, np.ndarray) and x.ndim > 1 and x.shape[:2] == shape}
 
 

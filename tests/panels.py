@@ -40,4 +40,4 @@ def market(*lengths: int, seed: int = 0, holes: float = 0.05, late: int = 3) -> 
 def garbage_from(prices: Panel, time: int) -> Panel:
     """Replace every published price at and after `time` (microseconds, UTC) by garbage."""
     garbage = np.random.default_rng(5).choice([1e-3, 7.0, 1e9, 1e40, -3.0], size=prices.price.shape)
-    return replace(prices, price=np.where(prices.mask & (prices.time >= time), garbage, prices.price))
+    return replace(prices, price=np.where(prices.mask & (prices.time >= time)[..., None], garbage, prices.price))

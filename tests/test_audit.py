@@ -47,7 +47,7 @@ def keep(prices: Panel, folder: Path) -> None:
             "series_id": np.array(prices.names)[row],
             "time": time,
             "available_time": time + np.where(column % 3 == 0, DAY, 0),
-            "price": prices.price[row, column],
+            "price": prices.price[row, column, 0],
         }
     )
     PriceStore(folder).write(frame.with_columns(pl.col("price").fill_nan(None)).cast(SCHEMA))  # type: ignore[arg-type]
@@ -116,8 +116,8 @@ def smoothed_prices(patch: pytest.MonkeyPatch) -> None:
     """Smooth prices by a window that is centred on them."""
     honest = steps.panel
 
-    def panel(*columns: Any) -> Panel:
-        found = honest(*columns)
+    def panel(*columns: Any, **blocks: Any) -> Panel:
+        found = honest(*columns, **blocks)
         price = found.price.copy()
         price[:, 1:-1] = (price[:, :-2] + price[:, 1:-1] + price[:, 2:]) / 3
         return replace(found, price=price)
@@ -174,8 +174,8 @@ def targets_beyond_the_cut(patch: pytest.MonkeyPatch) -> None:
     def origins(self: Split, panel: Panel, part: Any, horizon: int = 1) -> np.ndarray:
         if part != "train":
             return honest(self, panel, part, horizon)
-        wanted = np.zeros_like(panel.mask)
-        wanted[:, :-horizon] = panel.mask[:, :-horizon] & panel.mask[:, horizon:]
+        wanted = np.zeros_like(panel.published)
+        wanted[:, :-horizon] = panel.published[:, :-horizon] & panel.published[:, horizon:]
         return wanted & (panel.time < self.train_end_time)
 
     patch.setattr(Split, "origins", origins)

@@ -89,13 +89,13 @@ def test_a_walk_forward_is_a_loop_of_steps(kind: str) -> None:
         for t in range(PANEL.length[n]):
             forecast, state = f.step(at(one, t), state)
             for step in range(1, HORIZON + 1):
-                if not (TEST[n, t] and PANEL.mask[n, t + step]):
+                if not (TEST[n, t] and PANEL.published[n, t + step]):
                     continue
                 assert (walked.series[row], walked.step[row]) == (n, step)
                 assert walked.origin_time[row] == PANEL.time[n, t]
                 assert walked.target_time[row] == PANEL.time[n, t + step]
-                assert walked.origin[row] == PANEL.price[n, t]
-                assert walked.actual[row] == PANEL.price[n, t + step]
+                assert walked.origin[row] == PANEL.price[n, t, 0]
+                assert walked.actual[row] == PANEL.price[n, t + step, 0]
                 np.testing.assert_allclose(walked.quantile[row], forecast.quantile[0, step - 1, 0], rtol=1e-6)
                 assert walked.scale[row] == pytest.approx(forecast.scale[0, step - 1, 0].item(), rel=1e-5)
                 loc = pytest.approx(forecast.loc[0, step - 1, 0].item(), abs=1e-5 * walked.scale[row])
@@ -195,7 +195,7 @@ def test_every_wanted_origin_with_an_outcome_is_there_in_order() -> None:
 def test_garbage_in_the_future_leaves_earlier_forecasts_bit_for_bit(kind: str) -> None:
     """Prices overwritten from a moment on change no row whose target lies before it, poison included."""
     f = forecaster(kind)
-    moment = int(np.median(PANEL.time[PANEL.mask & (PANEL.time >= SPLIT.validation_end_time)]))
+    moment = int(np.median(PANEL.time[PANEL.published & (PANEL.time >= SPLIT.validation_end_time)]))
     clean, dirty = walk_forward(f, PANEL, TEST), walk_forward(f, garbage_from(PANEL, moment), TEST)
     before, still_before = clean.target_time < moment, dirty.target_time < moment
     assert 50 < before.sum() < len(clean) - 50
@@ -216,7 +216,7 @@ def test_a_poisoned_price_is_neither_an_origin_nor_an_outcome() -> None:
 
 def test_no_origin_with_an_outcome_is_refused() -> None:
     """Wanting only the last moment raises DataError that says how many were wanted and what to do."""
-    last = np.zeros_like(PANEL.mask)
+    last = np.zeros_like(PANEL.published)
     last[0, PANEL.length[0] - 1] = True
     with pytest.raises(DataError, match=r"walk forward of lstm: .* got none among 1 wanted\. Give more data"):
         walk_forward(forecaster("lstm"), PANEL, last)
@@ -284,7 +284,7 @@ TINY = FitConfig(
     training=TrainingConfig(epochs=1, lanes=6, device="cpu"),
 )
 FIRST, LAST = PANEL.time[TEST].min(), PANEL.time[TEST].max()
-MOMENTS = np.unique(PANEL.time[PANEL.mask & (PANEL.time >= FIRST) & (PANEL.time <= LAST)])
+MOMENTS = np.unique(PANEL.time[PANEL.published & (PANEL.time >= FIRST) & (PANEL.time <= LAST)])
 
 
 def refitted(name: str, panel: Panel, config: BacktestConfig, decide: Policy | None = None) -> list[Block]:
@@ -397,17 +397,17 @@ def test_a_refit_sees_what_lies_before_its_cut(embargo: int) -> None:
     """The fit ends strictly before the cut, less the embargo, and validates on the share of the settings."""
     cut = int(MOMENTS[30])
     panel, parts = seen(PANEL, cut, BacktestConfig(embargo=embargo), SplitConfig(validation=0.2, test=0.5))
-    times = np.unique(PANEL.time[PANEL.mask])
+    times = np.unique(PANEL.time[PANEL.published])
     assert panel is PANEL
     assert parts.validation_end_time == times[list(times).index(cut) - embargo]
-    known = PANEL.time[PANEL.mask & (PANEL.time < parts.validation_end_time)]
+    known = PANEL.time[PANEL.published & (PANEL.time < parts.validation_end_time)]
     assert (known >= parts.train_end_time).mean() == pytest.approx(0.4, abs=3 / len(known))
 
 
 def test_a_rolling_history_is_all_that_a_fit_sees() -> None:
     """Wild prices from before the history change neither the weights nor the scale of a refit; one inside does."""
     config, cut = BacktestConfig(history="120d"), int(MOMENTS[40])
-    old = PANEL.time < cut - 120 * DAY
+    old = (PANEL.time < cut - 120 * DAY)[..., None]
     worlds = [PANEL, *(replace(PANEL, price=np.where(x, PANEL.price**1.5, PANEL.price)) for x in (old, ~old))]
     fits = []
     for panel in worlds:

@@ -43,7 +43,7 @@ def test_nothing_from_the_test_split_on_is_read() -> None:
 
 def test_the_last_validation_price_is_read() -> None:
     """A change of the last validation prices changes the offsets: the test above can fail."""
-    inside = PANEL.mask & (PANEL.time >= SPLIT.validation_end_time - 30 * DAY)
+    inside = PANEL.mask & (PANEL.time >= SPLIT.validation_end_time - 30 * DAY)[..., None]
     moved = replace(PANEL, price=np.where(inside, PANEL.price * 1.5, PANEL.price))
     first, second = (calibrated(too_wide(), p, SPLIT, ConformalConfig()).core.start for p in (PANEL, moved))
     assert not torch.equal(first, second)
@@ -108,6 +108,6 @@ def test_slopes_stay_above_zero_where_gaps_are_all_the_same() -> None:
 def test_a_validation_split_without_outcomes_is_refused() -> None:
     """A validation split of holes alone is refused with what to do."""
     hole = (PANEL.time >= SPLIT.train_end_time) & (PANEL.time < SPLIT.validation_end_time)
-    holes = replace(PANEL, mask=PANEL.mask & ~hole, price=np.where(hole, np.nan, PANEL.price))
+    holes = replace(PANEL, mask=PANEL.mask & ~hole[..., None], price=np.where(hole[..., None], np.nan, PANEL.price))
     with pytest.raises(FitError, match=r"got \[0\]. Give more data or a larger validation split"):
         calibrated(too_wide(), holes, SPLIT, ConformalConfig())

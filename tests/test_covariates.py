@@ -365,7 +365,7 @@ def test_covariates_are_given_by_name_in_the_order_asked_for() -> None:
     """A file that reads some of the panel's covariates gets those, in its own order."""
     prices, _ = market(60)
     rng = np.random.default_rng(1)
-    beside = rng.normal(size=(*prices.price.shape, 3)).astype(np.float32)
+    beside = rng.normal(size=(*prices.time.shape, 3)).astype(np.float32)
     o = observations(replace(prices, past_names=("x", "y", "z"), past=beside), horizon=1, past=("z", "x"))
     np.testing.assert_array_equal(o.past.numpy(), beside[..., [2, 0]])
 

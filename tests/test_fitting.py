@@ -56,7 +56,8 @@ def test_garbage_from_the_test_split_on_leaves_every_tensor_bit_for_bit(name: st
 def test_models_without_a_choice_are_fitted_on_validation_too(name: str) -> None:
     """A change of the last validation price changes the fit of every model that has no epoch to choose."""
     clean = fit(name, PANEL, SPLIT, LogReturn(), CONFIG)
-    inside = PANEL.mask & (PANEL.time >= SPLIT.validation_end_time - 2 * DAY) & (PANEL.time < SPLIT.validation_end_time)
+    late = (PANEL.time >= SPLIT.validation_end_time - 2 * DAY) & (PANEL.time < SPLIT.validation_end_time)
+    inside = PANEL.mask & late[..., None]
     moved = replace(PANEL, price=np.where(inside, PANEL.price * 1.2, PANEL.price))
     assert inside.any()
     assert differ(weights(clean), weights(fit(name, moved, SPLIT, LogReturn(), CONFIG)))

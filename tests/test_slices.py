@@ -20,7 +20,7 @@ def rng():
 
 def at_origins(prices: Panel) -> Forecasts:
     """Forecast a price from each published one after the first: only names and times of the rows matter."""
-    series, time = np.nonzero(prices.mask & (prices.mask.cumsum(axis=1) > 1))
+    series, time = np.nonzero(prices.published & (prices.published.cumsum(axis=1) > 1))
     rows = forecast_returns("m", np.zeros((1, len(series))))
     moment = prices.time[series, time]
     return replace(rows, names=prices.names, series=series.astype(np.int32), origin_time=moment)

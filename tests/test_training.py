@@ -340,9 +340,9 @@ def test_every_train_origin_is_a_target_once(horizon: int) -> None:
     """The loss counts each train origin that has moved once, for each step, and no other."""
     training = begin(horizon=horizon)
     origins = SPLIT.origins(PANEL, "train", horizon)
-    price = np.where(PANEL.mask, PANEL.price, np.nan)
+    price = np.where(PANEL.mask, PANEL.price, np.nan)[..., 0]
     expected = 0
-    for n, first in enumerate(PANEL.mask.argmax(1)):
+    for n, first in enumerate(PANEL.published.argmax(1)):
         for t in np.flatnonzero(origins[n]):
             expected += int(t > first) * int(np.isfinite(price[n, t + 1 : t + 1 + horizon]).sum())
     assert int(training.train.weight.sum()) == expected
@@ -412,7 +412,7 @@ def test_garbage_in_validation_leaves_the_gradients_alone() -> None:
 def test_prices_outside_the_domain_are_trained_around() -> None:
     """A poisoned price is as a hole: it is neither an input nor a target."""
     price = PANEL.price.copy()
-    rows = np.argwhere(PANEL.mask & (PANEL.time < SPLIT.train_end_time))[20:200:30]
+    rows = np.argwhere(PANEL.mask & (PANEL.time < SPLIT.train_end_time)[..., None])[20:200:30]
     price[tuple(rows.T)] = np.resize([1e30, -1.0, 0.0], len(rows))
     mask = PANEL.mask.copy()
     mask[tuple(rows.T)] = False

@@ -29,8 +29,8 @@ def test_a_panel_holds_every_row_at_its_index_and_pads_the_end() -> None:
     p = panel(["a", "a", "a", "b"], [10, 20, 30, 15], [1.0, 2.0, 3.0, 9.0])
     assert p.names == ("a", "b")
     np.testing.assert_array_equal(p.time, [[10, 20, 30], [15, 15, 15]])
-    np.testing.assert_array_equal(p.price, [[1, 2, 3], [9, np.nan, np.nan]])
-    np.testing.assert_array_equal(p.mask, [[True, True, True], [True, False, False]])
+    np.testing.assert_array_equal(p.price[..., 0], [[1, 2, 3], [9, np.nan, np.nan]])
+    np.testing.assert_array_equal(p.mask[..., 0], [[True, True, True], [True, False, False]])
     np.testing.assert_array_equal(p.length, [3, 1])
     np.testing.assert_array_equal(p.elapsed, np.ones((2, 3)))
 
@@ -46,8 +46,8 @@ def test_a_panel_gives_back_the_rows_it_was_built_from(lengths: list[int], rando
     p = panel(name, time, price)
     inside = np.arange(p.time.shape[1]) < p.length[:, None]
     np.testing.assert_array_equal(p.time[inside], time)
-    np.testing.assert_array_equal(p.price[inside], np.where(np.isfinite(price), price, np.nan))
-    np.testing.assert_array_equal(p.mask[inside], np.isfinite(price))
+    np.testing.assert_array_equal(p.price[inside][:, 0], np.where(np.isfinite(price), price, np.nan))
+    np.testing.assert_array_equal(p.mask[inside][:, 0], np.isfinite(price))
     assert not p.mask[~inside].any()
 
 
@@ -95,8 +95,8 @@ def test_split_fractions_are_of_the_pooled_observations() -> None:
     """The parts hold 64, 16 and 20 % of all published prices, up to the prices of one moment."""
     p = walk(1000, 700, 300, offset=150)
     s = split(p, SplitConfig())
-    train = (p.mask & (p.time < s.train_end_time)).mean(where=p.mask)
-    test = (p.mask & (p.time >= s.validation_end_time)).mean(where=p.mask)
+    train = (p.time < s.train_end_time).mean(where=p.published)
+    test = (p.time >= s.validation_end_time).mean(where=p.published)
     assert train == pytest.approx(0.64, abs=3 / 2000)
     assert test == pytest.approx(0.20, abs=3 / 2000)
 
@@ -108,10 +108,10 @@ def test_parts_are_disjoint_complete_and_purged(horizon: int) -> None:
     p.mask[0, 100:110] = False
     s = split(p, SplitConfig())
     parts = {part: s.origins(p, part, horizon) for part in ("train", "validation", "test")}
-    usable = np.zeros_like(p.mask)
+    usable = np.zeros_like(p.published)
     for n in range(3):
-        for i in range(p.mask.shape[1] - horizon):
-            usable[n, i] = p.mask[n, i] and p.mask[n, i + horizon]
+        for i in range(p.time.shape[1] - horizon):
+            usable[n, i] = p.published[n, i] and p.published[n, i + horizon]
     np.testing.assert_array_equal(sum(m.astype(int) for m in parts.values()), usable)
     target = {part: p.time[np.roll(m, horizon, axis=1)] for part, m in parts.items()}
     assert target["train"].max() < s.train_end_time
@@ -125,7 +125,7 @@ def test_every_price_from_the_test_cut_on_is_forecast() -> None:
     p = walk(400, 250)
     s = split(p, SplitConfig())
     target = np.roll(s.origins(p, "test", 5), 5, axis=1)
-    np.testing.assert_array_equal(target, p.mask & (p.time >= s.validation_end_time))
+    np.testing.assert_array_equal(target, p.published & (p.time >= s.validation_end_time))
 
 
 def test_no_train_price_is_later_than_a_validation_target_of_another_series() -> None:
@@ -140,7 +140,7 @@ def test_garbage_after_a_cut_never_changes_the_origins_before_it() -> None:
     """Overwritten or removed prices after the end of the train leave its origins as they were."""
     p = walk(300, 200, offset=40)
     s = split(p, SplitConfig())
-    later = p.time >= s.train_end_time
+    later = (p.time >= s.train_end_time)[..., None]
     spoiled = replace(p, price=np.where(later, -1e30, p.price), mask=p.mask & ~later)
     np.testing.assert_array_equal(s.origins(p, "train", 5), s.origins(spoiled, "train", 5))
     assert not s.origins(spoiled, "validation", 5).any()

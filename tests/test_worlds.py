@@ -64,7 +64,7 @@ def test_a_panel_keeps_its_past_and_loses_its_future(spoilt: Panel) -> None:
     """Before the moment every field is as it was; after it no published price is."""
     for name, x in over_time(PANEL).items():
         np.testing.assert_array_equal(getattr(spoilt, name)[~AFTER], x[~AFTER])
-    both = AFTER & PANEL.mask & spoilt.mask
+    both = AFTER[..., None] & PANEL.mask & spoilt.mask
     assert both.any()
     assert not (spoilt.price[both] == PANEL.price[both]).any()
     assert not (spoilt.elapsed[AFTER] == PANEL.elapsed[AFTER]).any()
@@ -84,10 +84,10 @@ def test_holes_come_after_the_horizon_with_poison_and_new_prices() -> None:
     spoilt = holed(PANEL, MOMENT, 2)
     near = AFTER & (np.cumsum(AFTER, axis=1) <= 2)
     np.testing.assert_array_equal(spoilt.mask[near], PANEL.mask[near])
-    assert np.isfinite(spoilt.price[near & spoilt.mask]).all()
+    assert np.isfinite(spoilt.price[near[..., None] & spoilt.mask]).all()
     assert (PANEL.mask & ~spoilt.mask).any()
-    assert (spoilt.mask & INSIDE & ~PANEL.mask & np.isfinite(spoilt.price)).any()
-    published = spoilt.price[AFTER & spoilt.mask]
+    assert (spoilt.mask & INSIDE[..., None] & ~PANEL.mask & np.isfinite(spoilt.price)).any()
+    published = spoilt.price[AFTER[..., None] & spoilt.mask]
     assert np.isnan(published).any()
     assert {0.0, -3.0, 1e40} <= set(published.tolist())
     assert not spoilt.mask[~INSIDE].any()
