@@ -84,6 +84,12 @@ def test_a_clean_audit_raises_nothing(clean: Audit) -> None:
     clean.require()
 
 
+def test_a_network_that_reads_the_calendar_passes(config: Config) -> None:
+    """What a time says by itself is no leak, with the price and ahead of it."""
+    told = replace(config, past=("@weekday",), ahead=("@month_sin", "@weekday_cos"))
+    audit(told, ("gru",), epochs=2).require()
+
+
 # ------------------------------------------------------------------------------------------------------ planted leaks
 
 Plant = Callable[[pytest.MonkeyPatch], None]

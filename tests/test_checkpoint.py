@@ -50,6 +50,26 @@ def test_every_kind_comes_back_bit_for_bit(kind: str, tmp_path: Path) -> None:
     assert not after.training
 
 
+def test_names_of_covariates_come_back_in_their_order(tmp_path: Path) -> None:
+    """They are kept with the fit; a file without them, as of before they were, gives them numbers."""
+    core, path = KINDS["covariates"](), tmp_path / "model.safetensors"
+    names = ("volume", "@hour"), ("wind", "@weekday", "load")
+    save(Forecaster("gru", LogReturn(), core, *names), path)
+    after, _ = load(path)
+    assert (after.past_names, after.future_names) == names
+    tensors, facts = load_tensors(path)
+    save_tensors(path, tensors, {k: v for k, v in facts.items() if not k.endswith("_names")})
+    before, _ = load(path)
+    assert (before.past_names, before.future_names) == (("past0", "past1"), ("future0", "future1", "future2"))
+
+
+@pytest.mark.parametrize("names", [("volume",), ("volume", "load", "wind"), ("volume", "volume")])
+def test_as_many_names_as_covariates_are_asked_for(names: tuple[str, ...]) -> None:
+    """Too few, too many, or one name for two: the message has the count and the names."""
+    with pytest.raises(ModelError, match=r"gru: its core reads 2 past covariates, but was given the names \['volume'"):
+        Forecaster("gru", LogReturn(), KINDS["covariates"](), names)
+
+
 def test_the_asinh_transform_comes_back_with_every_row(tmp_path: Path) -> None:
     """Center and unit of each series are in the file."""
     transform = AsinhDifference(torch.tensor([50.0, 1 / 3]), torch.tensor([20.0, 0.1]))

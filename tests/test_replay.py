@@ -11,10 +11,17 @@ import pytest
 from conftest import Workspace
 
 from models.errors import DataError
-from pipeline import archive, champions
+from models.network import NetworkConfig
+from pipeline import archive, champions, steps
+from pipeline import export as exporting
+from pipeline.backtest import walk_session_forward
+from pipeline.config import Config
+from pipeline.fitting import FitConfig
 from pipeline.prices import SCHEMA, PriceStore
+from pipeline.promotion import export_model
 from pipeline.replay import replay
-from pipeline.session import Session
+from pipeline.session import GRAIN, Session
+from pipeline.training import TrainingConfig
 
 
 @pytest.fixture
@@ -35,6 +42,47 @@ def test_a_replay_forecasts_every_price_and_scores_the_last_days(
     assert replayed.scored == last.sum() == 300
     assert replayed.coverage_95 == pytest.approx(covered[last].mean())
     assert not (tmp_path / "out.dead.jsonl").read_bytes()
+
+
+def test_a_champion_that_reads_the_calendar_replays_its_backtest_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Series with weekends, and one of every second hour on an hourly grid: stream and walk give the same bytes."""
+    monkeypatch.setattr(exporting, "STEPS", 50)
+    monkeypatch.setattr(exporting, "LOOK_AT", (1, 50))
+    PriceStore(tmp_path / "prices").write(hourly_with_weekends(GRAIN))
+    training = TrainingConfig(epochs=2, lanes=16, device="cpu")
+    fitting = FitConfig(horizon=2, network=NetworkConfig(hidden=3), training=training)
+    config = Config(folder=tmp_path, past=("@weekday_cos", "@hour"), ahead=("@hour_sin", "@hour_cos"), fit=fitting)
+    assert steps.load(config).panel.grid == "1h"
+    steps.train(config, "gru")
+    export_model(config, "gru", tmp_path / "gru.onnx")
+    session, data = Session.load(tmp_path / "gru.onnx"), steps.load(config)
+    assert (session.metadata.past, session.metadata.future) == (config.past, config.ahead)
+    walked = walk_session_forward(session, "gru", data.transform, data.panel, data.split.origins(data.panel, "test"))
+    replay(session, tmp_path / "prices", tmp_path / "out.jsonl")
+    lines = [orjson.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
+    served = {(line["series"], np.datetime64(line["origin_time"][:-1], "us").astype(int)): line for line in lines}
+    rows = zip(walked.series, walked.origin_time, walked.step, walked.quantile, strict=True)
+    for series, time, step, quantile in rows:
+        line = served[walked.names[series], time]
+        assert np.array(line["quantiles"][step - 1]).tobytes() == quantile.tobytes()
+    assert len(walked) > 1000
+
+
+def hourly_with_weekends(series: int) -> pl.DataFrame:
+    """Make 300 hours of prices a series without Saturdays and Sundays; of the last one every second hour."""
+    hours = np.arange(300 * 7 // 5)
+    hours = hours[hours // 24 % 7 < 5]
+    rng = np.random.default_rng(4)
+    frames = []
+    for k in range(series):
+        kept = hours[:: 2 if k == series - 1 else 1]
+        price = 100 * np.exp(0.01 * rng.standard_t(5, len(kept)).cumsum())
+        time = 1_704_067_200_000_000 + kept * 3_600_000_000  # a Monday
+        columns = {"series_id": [f"S{k:02}"] * len(kept), "time": time, "available_time": time, "price": price}
+        frames.append(pl.DataFrame(columns).cast(SCHEMA))  # type: ignore[arg-type]
+    return pl.concat(frames)
 
 
 def test_copies_of_a_series_forecast_alike_and_are_not_scored(

@@ -12,6 +12,7 @@ from served import HORIZON, metadata, model_bytes
 
 from models.errors import IntegrityError, ModelError
 from models.observation import Forecast, Observation, State
+from pipeline.calendar_features import ahead, calendar
 from pipeline.session import GRAIN, Session
 from pipeline.states import FIRST_US, LAST_US, Applied, Stream
 from pipeline.ticks import Reason, Ticks
@@ -293,17 +294,58 @@ def test_arrays_of_another_shape_are_not_restored() -> None:
             stream().restore(names, damaged)
 
 
+class Looking(Session):
+    """A session whose metadata ask for the calendar, and that keeps what each step was given."""
+
+    def __init__(self) -> None:
+        super().__init__(model_bytes())
+        self.metadata = metadata(past=("@weekday",), future=("@hour", "@hour_sin"), grid="15m")
+        self.given: list[Observation] = []
+
+    def step(self, observation: Observation, state: State) -> tuple[Forecast, State]:
+        """Note what came; the small model itself reads no covariates."""
+        self.given.append(observation)
+        return super().step(observation, state)
+
+
+LOOKING = Looking()
+
+
+@given(st.lists(st.tuples(NAMES, st.integers(0, 500)), min_size=1, max_size=60))
+def test_each_tick_comes_with_the_calendar_of_its_own_time(ticks: list[tuple[str, int]]) -> None:
+    """In every round each price stands beside the features of its time, and of bars of the grid after it."""
+    session = LOOKING
+    session.given.clear()
+    # each price tells its time: the k-th hour costs k + 1
+    done = apply(Stream(session, max_series=1000), [(name, US + k * HOUR, k + 1.0) for name, k in ticks])
+    price = np.concatenate([o.price[o.mask] for o in session.given] or [np.empty(0)])
+    assert len(price) == len(done.tick)
+    time = US + (price.astype(np.int64) - 1) * HOUR
+    for field, expected in {
+        "past": calendar(("@weekday",), time),
+        "future": ahead(("@hour", "@hour_sin"), time, HOUR // 4, HORIZON),
+    }.items():
+        given_rows = [getattr(o, field)[o.mask[:, 0]] for o in session.given]
+        assert all(x.dtype == np.float32 for x in given_rows)
+        assert b"".join(x.tobytes() for x in given_rows) == expected.tobytes()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"past": ("volume",)}, "needs volume"),
-        ({"future": ("load", "wind")}, "needs load, wind"),
+        ({"future": ("load", "@hour", "wind")}, "needs load, wind; a tick has one price and a time, which gives @hour"),
+        ({"future": ("@hoor",)}, "needs @hoor"),
         ({"block": 24}, "needs 24 prices at once"),
         ({"grid": "tick"}, "reads elapsed bars but has grid 'tick'"),
+        (
+            {"grid": "tick", "inputs": ("price", "future"), "future": ("@hour",)},
+            "reads @hour some bars ahead but has grid 'tick': its bars have no length. Export it with a bar grid",
+        ),
     ],
 )
 def test_a_model_that_needs_more_than_a_tick_is_refused(changes: dict, message: str) -> None:
-    """Covariates, blocks of prices and bars without a length cannot be served from ticks, and the message says so."""
+    """Columns, blocks of prices and bars without a length cannot be served from ticks, and the message says so."""
     session = Session(model_bytes())
     session.metadata = metadata(**changes)
     with pytest.raises(ModelError, match=message):
