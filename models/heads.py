@@ -62,12 +62,20 @@ class StudentTHead(nn.Module):
         rows : int64 [B]
             Any row index: the df is the same for all.
         """
+        return self.around(*self.parts(hidden), scale, rows, (self.horizon, self.block))
+
+    def parts(self, hidden: Array) -> tuple[Array, Array]:
+        """Give location and scale [B, S, M, 1], per price, in units of the running scale."""
         xp, shape = namespace(hidden), (self.horizon, self.block)
         a, b = self._parts(hidden)
-        around = per_price(scale, shape, (1, self.block, 1))
-        loc, spread = (per_price(x, shape, (*shape, 1)) * around for x in (a, xp.exp(b)))
+        return per_price(a, shape, (*shape, 1)), per_price(xp.exp(b), shape, (*shape, 1))
+
+    def around(self, middle: Array, gap: Array, scale: Array, rows: Array, shape: tuple[int, int]) -> Distribution:
+        """Give the distribution of such parts for (S, M) prices."""
+        xp = namespace(middle)
+        unit = per_price(scale, shape, (1, shape[1], 1))
         df = xp.take(xp.constant(self.df), rows * 0)
-        return student(loc, spread, xp.constant(self.standard), df, shape)
+        return student(middle * unit, gap * unit, xp.constant(self.standard), df, shape)
 
     def _parts(self, hidden: Array) -> tuple[Array, Array]:
         xp = namespace(hidden)
@@ -89,6 +97,13 @@ class StudentTHead(nn.Module):
         float32 [B, S, M]
         """
         a, b = (x.reshape(target.shape) for x in self._parts(hidden))
+        return self._surprise(a, b, target)
+
+    def score(self, middle: Tensor, gap: Tensor, target: Tensor) -> Tensor:
+        """Give the same loss of parts [..., 1] at targets [...]."""
+        return self._surprise(middle[..., 0], gap[..., 0].log(), target)
+
+    def _surprise(self, a: Tensor, b: Tensor, target: Tensor) -> Tensor:
         df = LEAST_DF + self.log_df.exp()
         z = (target - a) * torch.exp(-b)
         constant = torch.lgamma(df / 2) - torch.lgamma((df + 1) / 2) + 0.5 * torch.log(math.pi * df)
@@ -108,7 +123,7 @@ class QuantileHead(nn.Module):
         self.output = nn.Linear(inputs, len(LEVELS) * horizon * block)
         self.register_buffer("df", torch.full((1,), float("nan")))
         self.register_buffer("levels", torch.tensor(LEVELS))
-        self.register_buffer("away", _away_from_median())
+        self.register_buffer("away", away_from_median())
         with torch.no_grad():
             self.output.weight.mul_(0.1)
 
@@ -117,29 +132,32 @@ class QuantileHead(nn.Module):
 
     def distribution(self, hidden: Array, scale: Array, rows: Array) -> Distribution:
         """Give the quantiles of the move to each step; loc is the median, scale the IQR over 1.349."""
+        return self.around(*self.parts(hidden), scale, rows, (self.horizon, self.block))
+
+    def parts(self, hidden: Array) -> tuple[Array, Array]:
+        """Give the median [B, S, M, 1] and the steps away from it [B, S, M, Q-1], as `StudentTHead.parts`."""
         xp, shape = namespace(hidden), (self.horizon, self.block)
-        quantile = self._quantiles(hidden) * per_price(scale, shape, (1, self.block, 1))
-        columns = xp.split(quantile, [1] * len(LEVELS), self._last)
+        raw = xp.linear(hidden, xp.constant(self.output.weight), xp.constant(self.output.bias))
+        raw = per_price(raw, shape, (*shape, len(LEVELS)))
+        middle, steps = xp.split(raw, [1, len(LEVELS) - 1], _last(shape))
+        return middle, xp.softplus(steps)
+
+    def around(self, middle: Array, gap: Array, scale: Array, rows: Array, shape: tuple[int, int]) -> Distribution:
+        """Give the quantiles of such parts for (S, M) prices."""
+        xp = namespace(middle)
+        quantile = (middle + gap @ xp.constant(self.away)) * per_price(scale, shape, (1, shape[1], 1))
+        columns = xp.split(quantile, [1] * len(LEVELS), _last(shape))
         spread = (columns[LEVELS.index(0.75)] - columns[LEVELS.index(0.25)]) * (1.0 / IQR_OF_NORMAL)
         df = xp.take(xp.constant(self.df), rows * 0)
         return Distribution(loc=columns[MEDIAN], scale=spread, quantile=quantile, df=df)
 
-    @property
-    def _last(self) -> int:
-        """The axis of the quantiles."""
-        return 1 if (self.horizon, self.block) == (1, 1) else 3
-
-    def _quantiles(self, hidden: Array) -> Array:
-        """Give [B, S, M, Q], per price, in units of the running scale."""
-        xp, shape = namespace(hidden), (self.horizon, self.block)
-        raw = xp.linear(hidden, xp.constant(self.output.weight), xp.constant(self.output.bias))
-        raw = per_price(raw, shape, (*shape, len(LEVELS)))
-        middle, steps = xp.split(raw, [1, len(LEVELS) - 1], self._last)
-        return middle + xp.softplus(steps) @ xp.constant(self.away)
-
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Mean pinball loss over the levels, in units of the running scale: [B, S, M]."""
-        error = target[..., None] - self._quantiles(hidden).reshape(*target.shape, len(LEVELS))
+        return self.score(*(x.reshape(*target.shape, -1) for x in self.parts(hidden)), target)
+
+    def score(self, middle: Tensor, gap: Tensor, target: Tensor) -> Tensor:
+        """Give the same loss of parts [..., 1] and [..., Q-1] at targets [...]."""
+        error = target[..., None] - (middle + gap @ self.away)
         return torch.maximum(self.levels * error, (self.levels - 1) * error).mean(-1)
 
 
@@ -153,7 +171,12 @@ def _start(horizon: int, block: int) -> Tensor:
     return torch.cat([torch.zeros(horizon * block), growth - 0.2])
 
 
-def _away_from_median() -> Tensor:
+def _last(shape: tuple[int, int]) -> int:
+    """Give the axis of the quantiles of (S, M) prices."""
+    return 1 if shape == (1, 1) else 3
+
+
+def away_from_median() -> Tensor:
     """Build the matrix [Q-1, Q] that adds the steps between each level and the median."""
     away = torch.zeros(len(LEVELS) - 1, len(LEVELS))
     for column in range(len(LEVELS)):
