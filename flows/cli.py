@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from flows import data_commands
-from flows.options import AsJson, ConfigFile, Folder, Model, Models, Settings, answer, console, served, settled, store
+from flows.options import (
+    AsJson,
+    ConfigFile,
+    Folder,
+    Model,
+    Models,
+    SeriesNames,
+    Settings,
+    answer,
+    console,
+    served,
+    settled,
+    store,
+)
 from models.errors import DataError, StatecastError
 
 if TYPE_CHECKING:
@@ -291,6 +304,60 @@ def replay(
 
 
 @app.command()
+def scenarios(
+    series: SeriesNames = None,
+    steps: Annotated[int, typer.Option(min=1, help="Observations ahead.")] = 24,
+    paths: Annotated[int, typer.Option(min=1, help="Paths a series.")] = 500,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="Factor of the spread of each step: 1 as calibrated, 0 the path of medians.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal paths.")] = 0,
+    start: Annotated[
+        str, typer.Option("--from", metavar="START", help="now, nothing, or a market regime: calm, usual, wild.")
+    ] = "now",
+    out: Annotated[Path | None, typer.Option(help="File for every path: .parquet or .csv.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the fans, such as fan.png; the first six series.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="An ONNX step; left out: the champion.")] = None,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw many futures of each series, and say what they hold: quantiles, chance of a rise, drawdown, value at risk.
+
+    A path is drawn step by step from the forecast of the next price, which then counts as the next price, so that
+    volatility goes on as it does in the model. All paths begin at the last price: from the state of today (now), of a
+    series that was never seen (nothing), or of moments at which the series was calm, usual or wild.
+
+    Example: statecast scenarios SP500 --steps 60 --from wild --plot fan.png
+    """
+    from flows.screen import Screen, told_scenarios
+
+    chosen = settled(config, settings, folder)
+    from pipeline import scenarios as sampling
+
+    sampling.check_out(out)
+    with Screen(console(as_json)) as screen:
+        screen.begins(f"drawing {paths:,} paths a series from {start}")
+        drawn = sampling.scenarios(
+            served(model, chosen),
+            store(chosen),
+            series,
+            steps=steps,
+            paths=paths,
+            temperature=temperature,
+            seed=seed,
+            start=start,
+        )
+    files = {"out": out and drawn.save(out), "plot": plot and drawn.plot(plot)}
+    told = {"model": drawn.model, "from": start, "steps": steps, "paths": paths} | files
+    told["series"] = outlooks = drawn.outlooks()
+    answer(as_json, told, lambda: told_scenarios(outlooks, steps, [file for file in files.values() if file]))
+
+
+@app.command()
 def retrain(
     prefect: Annotated[
         bool, typer.Option("--prefect", help="Run it as a Prefect flow, with an embedded server if none is set.")
@@ -413,6 +480,49 @@ def audit(
         told_audit(found)
     found.require()
     answer(as_json, found, lambda: None)
+
+
+@app.command()
+def study(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Experiments. Left out: all.")] = None,
+    full: Annotated[bool, typer.Option("--full", help="The size of the document; left out: a quick look.")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="Name the experiments with their questions.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results; OUT.md beside it. Left out: study in the data folder.")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Run also what has been found already.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all that is drawn.")] = 0,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each part of a recurrent forecaster is for: gradients, memory, clipping, the carried state.
+
+    Each experiment gives a table, a figure, an answer in words and an MLflow run. What has been found with the same
+    code, settings and prices is not run again. Prices are those of the store; where it is empty they are ingested
+    first, the sample if nothing else is configured.
+
+    Example: statecast study gradients packing
+    """
+    from flows.screen import Screen, told_study
+    from pipeline.study import document, runs
+    from pipeline.study.experiments import EXPERIMENTS, chosen
+
+    experiments = chosen(names or [])
+    if listed:
+        questions = {e.name: e.question for e in experiments}
+        answer(as_json, questions, lambda: typer.echo("\n".join(f"{n}: {q}" for n, q in questions.items())))
+        return
+    decided = settled(config, settings, folder)
+    plan = runs.Plan(
+        folder=out or decided.folder / "study", scale="full" if full else "quick", seed=seed, again=again
+    )
+    with Screen(console(as_json)) as screen:
+        results = runs.run(experiments, plan, decided, screen.begins, screen.note)
+    everything = {name: found for name in EXPERIMENTS if (found := runs.kept(plan.folder, name)) is not None}
+    page = document.write(EXPERIMENTS.values(), everything, plan.folder)
+    answer(as_json, {"results": results, "page": page}, lambda: told_study(results, page))
 
 
 @app.command("config")

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from pipeline.promotion import Promoted
     from pipeline.replay import Replayed
     from pipeline.report import Fault, IngestReport
+    from pipeline.scenarios import Outlook
     from pipeline.steps import Ingested
     from pipeline.stream import StreamReport
+    from pipeline.study.runs import Result
     from pipeline.training import EpochRecord
     from pipeline.verdicts import Comparison, Verdict
     from pipeline.vintages import WriteResult
@@ -82,6 +84,12 @@ class Screen:
         self._note = f"epoch {record.epoch}: validation loss {record.validation_loss:.4f}"
         if self._task is not None:
             self._progress.update(self._task, completed=record.epoch, note=self._note)
+
+    def note(self, what: str) -> None:
+        """Show what part of the work is at hand."""
+        self._note = what
+        if self._task is not None:
+            self._progress.update(self._task, note=what)
 
     def refitted(self, done: int) -> None:
         """Show how many refits of a walk are done."""
@@ -357,6 +365,27 @@ def told_inspection(inspection: Inspection, figure: Path | None) -> None:
         Console().print(f"hidden state: {figure}", highlight=False, soft_wrap=True)
 
 
+def told_scenarios(outlooks: Sequence[Outlook], steps: int, files: Sequence[Path]) -> None:
+    """Print a row a series: what its paths say of the price some steps ahead, and where all of them are."""
+    shown = (0.05, 0.25, 0.5, 0.75, 0.95)
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    table.add_column("series")
+    for name in ("last", *(f"{100 * level:g} %" for level in shown), "above", "drawdown", "VaR 95 %"):
+        table.add_column(name, justify="right")
+    for o in outlooks:
+        prices = (f"{price:.6g}" for price in (o.last, *(o.quantiles[level] for level in shown)))
+        table.add_row(escape(o.series), *prices, f"{o.above:.0%}", f"{o.drawdown:.4g}", f"{o.value_at_risk:.4g}")
+    console = Console()
+    console.print(table)
+    said = (
+        f"After {steps} steps, in price units: quantiles of the price; above: paths that end above the last price; "
+        "drawdown: mean largest fall from a high on the way; VaR: loss that 5 % of the paths exceed."
+    )
+    console.print(said, highlight=False)
+    for file in files:
+        console.print(str(file), highlight=False, soft_wrap=True)
+
+
 def told_audit(audit: Audit) -> None:
     """Print a row for each stage and a column for each model, and every check that failed with what it saw."""
     from pipeline.audit import STAGES
@@ -377,6 +406,20 @@ def told_audit(audit: Audit) -> None:
     for f in audit.leaks:
         console.print(f"[red]✗[/] {f.model}, {f.stage}, {f.check}: {escape(f.detail)}", highlight=False)
     console.print(f"{len(audit.findings)} checks, {len(audit.leaks)} failed", highlight=False)
+
+
+def told_study(results: Sequence[Result], page: Path) -> None:
+    """Print the table and the answer of every experiment, and where the document is."""
+    from pipeline.study.document import cell
+
+    console = Console()
+    for result in results:
+        table = Table(*map(escape, result.rows[0]), title=result.name, box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+        for row in result.rows:
+            table.add_row(*(escape(cell(value)) for value in row.values()))
+        console.print(table)
+        console.print(f"{escape(result.answer)}\n", highlight=False)
+    console.print(f"document: {page}", highlight=False, soft_wrap=True)
 
 
 def told_table(frame: DataFrame) -> None:

@@ -154,7 +154,7 @@ def sample_paths(
     ModelError
         The model reads covariates and none are given.
     """
-    _check_numbers(n, horizon, temperature, seed)
+    check_numbers(n, horizon, temperature, seed)
     price = np.asarray(price, np.float64)
     _check_start(model, price, names, beside)
     count, rows = len(price), np.repeat(np.zeros(len(price), np.int64) if series is None else series, n)
@@ -234,6 +234,17 @@ def block_correlation(pit: Floats) -> Floats:
 def stream(seed: int, name: str) -> np.random.SeedSequence:
     """Give the stream of random numbers of a series: of the seed and its name, whatever other series there are."""
     return np.random.SeedSequence(seed, spawn_key=tuple(name.encode()))
+
+
+def check_numbers(n: int, horizon: int, temperature: float, seed: int) -> None:
+    """Refuse numbers of `sample_paths` outside their range, before anything is read or computed for them."""
+    for name, value in {"n, paths a series": n, "horizon, steps of a path": horizon}.items():
+        if value < 1:
+            raise ConfigError(f"{name}: expected at least 1, got {value}")
+    if not 0 <= temperature < math.inf:
+        raise ConfigError(f"temperature: expected a finite number of at least 0 (1 as calibrated), got {temperature}")
+    if seed < 0:
+        raise ConfigError(f"seed: expected a whole number of at least 0, got {seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,16 +336,6 @@ def _observed(model: Stepper, price: Floats, rows: NDArray[np.int64], h: int, be
         future=np.repeat(future, times, axis=0),
         elapsed=np.ones(len(rows), np.float32),
     )
-
-
-def _check_numbers(n: int, horizon: int, temperature: float, seed: int) -> None:
-    for name, value in {"n, paths a series": n, "horizon, steps of a path": horizon}.items():
-        if value < 1:
-            raise ConfigError(f"{name}: expected at least 1, got {value}")
-    if not 0 <= temperature < math.inf:
-        raise ConfigError(f"temperature: expected a finite number of at least 0 (1 as calibrated), got {temperature}")
-    if seed < 0:
-        raise ConfigError(f"seed: expected a whole number of at least 0, got {seed}")
 
 
 def _check_start(model: Stepper, price: Floats, names: Sequence[str], beside: Beside | None) -> None:

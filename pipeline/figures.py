@@ -219,6 +219,35 @@ def price_history(name: str, time: np.ndarray, price: np.ndarray, marks: Mapping
     return figure
 
 
+def path_fans(title: str, names: Sequence[str], past: Sequence[np.ndarray], paths: np.ndarray) -> Figure:
+    """Draw sampled paths of some series, a panel each: the last prices, the central 50, 80 and 95 %, a few paths.
+
+    Parameters
+    ----------
+    past : sequence of float64
+        Prices of each series up to and including the last one; as many are drawn as twice the steps.
+    paths : float64 [N, n, H]
+        Value h - 1 is for the h-th observation after the last price.
+    """
+    steps = paths.shape[2]
+    figure, axes = canvas(len(names), 1, width=7.0, height=1.2 + 2.4 * len(names), sharex=True)
+    for ax, name, before, of in zip(axes, names, past, paths, strict=True):
+        shown = before[-2 * steps - 1 :]
+        ahead = np.concatenate([np.full((len(of), 1), shown[-1]), of], axis=1)
+        for percent, fill in FAN.items():
+            low, high = np.percentile(ahead, [50 - percent / 2, 50 + percent / 2], axis=0)
+            ax.fill_between(np.arange(steps + 1), low, high, color=fill, lw=0, label=f"{percent} %")
+        ax.plot(np.arange(steps + 1), ahead[:FEW].T, color=GREY, lw=0.6)
+        ax.plot(np.arange(steps + 1), np.median(ahead, axis=0), color=BLUE, lw=1.4, label="median")
+        ax.plot(np.arange(1 - len(shown), 1), shown, color=INK, lw=1.0)
+        ax.set_ylabel(f"{name}\n(units of the series)")
+    axes[0].legend(frameon=False, fontsize="small", ncols=4, loc="upper left")
+    axes[-1].set_xlabel("observations after the last price")
+    figure.suptitle(title, fontsize="large")
+    figure.set_label(f"{title}: central intervals, median and a few paths of {len(names)} series")
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure in the format of the suffix of `path` (png, svg, pdf), make its folder; give the path."""
     path = Path(path)

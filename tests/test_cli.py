@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
+import polars as pl
 import pytest
 import typer.main
 from conftest import Workspace, simulated_rows
@@ -40,10 +42,16 @@ VERBS: dict[str, tuple[str, ...]] = {
     "export": ("model", "out", *SHARED),
     "stream": ("source", "--out", "--dead-letters", "--model", "--snapshot", "--resume", "--warm", *SHARED),
     "replay": ("--out", "--days", "--ticks", "--model", *SHARED),
+    "scenarios": (
+        "series",
+        *("--steps", "--paths", "--temperature", "--seed", "--from", "--out", "--plot", "--model"),
+        *SHARED,
+    ),
     "retrain": ("--prefect", *SHARED),
     "init": ("paths", "--out", "--force", "--config", "--set", "--json"),
     "inspect": ("model", "--series", "--out", *SHARED),
     "audit": ("models", "--epochs", *SHARED),
+    "study": ("names", "--full", "--list", "--out", "--again", "--seed", *SHARED),
     "config": ("--json",),
     "data ls": SHARED,
     "data show": ("series", "--rows", *SPAN, "--vintages", *SHARED),
@@ -284,6 +292,42 @@ def test_a_replay_takes_more_ticks_than_the_store_has(
     held = PriceStore(workspace.folder / "prices").read().height
     code, out, _ = statecast("replay", "--ticks", held + 900, "--out", tmp_path / "out", *looked_at)
     assert (code, "3,000 ticks" in out, "2 copies of each series" in out) == (0, True, True)
+
+
+def test_scenarios_tell_a_row_a_series_and_write_the_paths(
+    statecast: Call, looked_at: list[object], tmp_path: Path
+) -> None:
+    """Table, JSON, paths and picture come from one call each, and equal seeds from the command line are equal paths."""
+    out, plot = tmp_path / "paths.parquet", tmp_path / "fan.png"
+    code, said, _ = statecast("scenarios", "--steps", 5, "--paths", 40, "--out", out, "--plot", plot, *looked_at)
+    assert code == 0
+    assert all(name in said for name in ("AAA", "BBB", "CCC", "drawdown", "VaR"))
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    assert pl.read_parquet(out).height == 3 * 40 * 5
+    code, said, _ = statecast("scenarios", "BBB", "--steps", 5, "--paths", 40, "--json", *looked_at)
+    (told,) = orjson.loads(said)["series"]
+    end = pl.read_parquet(out).filter(pl.col("series_id") == "BBB", pl.col("step") == 5)["price"].to_numpy()
+    assert told["quantiles"]["0.5"] == pytest.approx(np.median(end), rel=1e-12)
+    assert told["above"] == np.mean(end > told["last"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["BBC"], 3, "unknown series 'BBC': did you mean 'BBB'?"),
+        (["--from", "wilde"], 4, "--from: unknown start 'wilde': did you mean 'wild'?"),
+        (["--out", "paths.xls"], 4, "unknown format of paths '.xls'"),
+        (["--steps", "0"], 2, "greater than or equal to 1"),
+        (["--temperature", "-1"], 2, "greater than or equal to 0"),
+    ],
+)
+def test_scenarios_say_what_is_wrong_with_what_was_typed(
+    statecast: Call, looked_at: list[object], arguments: list[str], code: int, said: str
+) -> None:
+    """An unknown series, start or format names the nearest; numbers out of range say their range."""
+    ended, _, err = statecast("scenarios", *arguments, *looked_at)
+    assert ended == code
+    assert said in " ".join(err.replace("│", " ").split())
 
 
 def test_the_printed_settings_load_back(statecast: Call, tmp_path: Path) -> None:
