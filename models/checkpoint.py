@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,8 @@ def _settings(core: Any) -> dict[str, Any]:
 
 def _network(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Network:
     config = dict(settings["config"], memories=tuple(settings["config"]["memories"]))
+    tables = {f.name: type(f.default) for f in fields(NetworkConfig) if is_dataclass(f.default)}
+    config |= {name: table(**config.get(name, {})) for name, table in tables.items()}
     shape = {k: settings[k] for k in ("horizon", "block", "past", "future")}
     series = len(tensors["embedding.weight"]) - 1 if "embedding.weight" in tensors else 0
     unit = float(tensors["inputs.unit"])

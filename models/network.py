@@ -25,6 +25,7 @@ from models.inputs import Inputs
 from models.observation import Array, State, StateTensor
 from models.operations import namespace
 from models.recurrent import Recurrent
+from models.transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class NetworkConfig:
     layers : int
         Layers stacked, 1 to 8.
     dropout : float
-        Share dropped between layers while training, 0 to 0.9; needs two layers.
+        Share dropped between layers while training, in a transformer inside of them too, 0 to 0.9; needs two layers.
     head : {"t", "quantile"}
         Student t, or monotone quantiles without a density.
     memories : tuple of int
@@ -48,6 +49,8 @@ class NetworkConfig:
     embedding : int
         Width of what is learned of each series and read beside its moves, 0 to 256: 0 is none. A series that was
         never seen has the row of an average one.
+    transformer : TransformerConfig
+        What only a transformer has.
     """
 
     hidden: int = 24
@@ -57,6 +60,7 @@ class NetworkConfig:
     memories: tuple[int, ...] = (10, 100)
     elapsed: bool = False
     embedding: int = 0
+    transformer: TransformerConfig = TransformerConfig()
 
     def __post_init__(self) -> None:
         for name, low, high in (("hidden", 1, 4096), ("layers", 1, 8), ("dropout", 0, 0.9), ("embedding", 0, 256)):
@@ -100,7 +104,14 @@ def _recurrent(cell: str) -> Callable[[int, NetworkConfig], Any]:
     return build
 
 
-BODIES: dict[str, Callable[[int, NetworkConfig], Any]] = {kind: _recurrent(kind) for kind in ("rnn", "lstm", "gru")}
+def _transformer(inputs: int, config: NetworkConfig) -> Transformer:
+    return Transformer(inputs, config.hidden, config.layers, config.dropout, config.transformer)
+
+
+BODIES: dict[str, Callable[[int, NetworkConfig], Any]] = {
+    **{kind: _recurrent(kind) for kind in ("rnn", "lstm", "gru")},
+    "transformer": _transformer,
+}
 """How the body of each kind of network is built, from the width of its inputs and the settings."""
 
 UNSEEN_SHARE = 0.1

@@ -17,6 +17,7 @@ from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
 from models.network import Network, NetworkConfig
 from models.observation import LEVELS
+from models.transformer import TransformerConfig
 from models.transforms import AsinhDifference, LogReturn
 
 MOVES = list(np.random.default_rng(7).standard_t(5, size=(3, 600)) * 0.01)
@@ -61,6 +62,10 @@ KINDS: dict[str, Callable[[], Core]] = {
     "block_of_hours": lambda: recurrent("lstm", block=4, future=2),
     "one_memory": lambda: recurrent("rnn", memories=(20,)),
     "embedding": lambda: recurrent("gru", embedding=2, series=3, layers=2),
+    "transformer": lambda: recurrent("transformer", transformer=TransformerConfig(heads=2, window=6)),
+    "transformer_stacked": lambda: recurrent(
+        "transformer", layers=2, horizon=2, past=2, future=2, transformer=TransformerConfig(heads=4, window=3)
+    ),
     "calibrated_once": lambda: conformal(recurrent("gru", horizon=2), 0),
     "calibrated_plain": lambda: conformal(recurrent("gru"), 1),
     "calibrated_first": lambda: conformal(recurrent("gru", horizon=3), 1),
