@@ -3,9 +3,10 @@
 The whole step is raw price in, calibrated quantiles and state out, zero-state start included, as it is served. The
 floor is a graph that has only the recurrent nodes of that very file, with their weights, fed from outside. Both run
 interleaved in one process on one thread; medians of many rounds. Then onnxruntime's own profiler says where
-the rest goes, node by node.
+the rest goes, node by node. With `--calendar` the network also reads four features of the calendar one bar ahead; to
+compute them from the times of the ticks, as the stream does, is then part of the step.
 
-    python benchmarks/step.py [--cell lstm] [--hidden 64] [--layers 2] [--json FILE]
+    python benchmarks/step.py [--cell lstm] [--hidden 64] [--layers 2] [--calendar] [--json FILE]
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import platform
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +29,14 @@ from onnx import TensorProto, helper
 from models.conformal import Conformal
 from models.forecaster import Forecaster
 from models.graph import trace
-from models.observation import LEVELS
 from models.network import Network, NetworkConfig
+from models.observation import LEVELS
 from models.transforms import LogReturn
+from pipeline.calendar_features import ahead
 from pipeline.session import RUNTIME_VERSION, onnxruntime
 
+CALENDAR = ("@hour_sin", "@hour_cos", "@weekday_sin", "@weekday_cos")
+HOUR = 3_600_000_000
 RECURRENT = {"RNN", "LSTM", "GRU"}
 NUMPY = {
     TensorProto.FLOAT: np.float32,
@@ -41,12 +46,12 @@ NUMPY = {
 }
 
 
-def forecaster(cell: str, hidden: int, layers: int) -> Forecaster:
+def forecaster(cell: str, hidden: int, layers: int, reads: tuple[str, ...] = ()) -> Forecaster:
     """Make a network with random weights and calibrated quantiles, as fits give them by default."""
     torch.manual_seed(0)
-    core = Network(cell, NetworkConfig(hidden=hidden, layers=layers), unit=0.01)
+    core = Network(cell, NetworkConfig(hidden=hidden, layers=layers), unit=0.01, future=len(reads))
     offsets = torch.zeros(1, 1, len(LEVELS))
-    return Forecaster(cell, LogReturn(), Conformal(core, offsets, offsets + 0.01)).eval()
+    return Forecaster(cell, LogReturn(), Conformal(core, offsets, offsets + 0.01), future_names=reads).eval()
 
 
 def session(model: onnx.ModelProto, *, profile: bool = False) -> onnxruntime.InferenceSession:
@@ -96,14 +101,23 @@ def feeds(model: onnx.ModelProto, batch: int) -> dict[str, np.ndarray]:
     return out
 
 
-def interleaved(runs: list[tuple[onnxruntime.InferenceSession, dict]], rounds: int, repeats: int) -> list[float]:
+def call(model: onnx.ModelProto, batch: int, reads: tuple[str, ...] = ()) -> Callable[[], object]:
+    """Give one call of a model; what it reads of the calendar is computed anew at each."""
+    runtime, inputs = session(model), feeds(model, batch)
+    if not reads:
+        return lambda: runtime.run(None, inputs)
+    times = HOUR * np.arange(batch)
+    return lambda: runtime.run(None, inputs | {"future": ahead(reads, times, HOUR, 1)})
+
+
+def interleaved(runs: list[Callable[[], object]], rounds: int, repeats: int) -> list[float]:
     """Give the median seconds of one call of each, all timed in turn in every round."""
     samples: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
-        for k, (runtime, inputs) in enumerate(runs):
+        for k, run in enumerate(runs):
             start = time.perf_counter()
             for _ in range(repeats):
-                runtime.run(None, inputs)
+                run()
             samples[k].append((time.perf_counter() - start) / repeats)
     return [float(np.median(s)) for s in samples]
 
@@ -125,13 +139,13 @@ def account(model: onnx.ModelProto, batch: int, calls: int = 500) -> list[tuple[
     return sorted(((op, len(nodes[op]), us / calls) for op, us in spent.items()), key=lambda row: -row[2])
 
 
-def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...]) -> list[dict]:
+def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...], reads: tuple[str, ...]) -> list[dict]:
     """Measure one network at every batch."""
-    whole = trace(forecaster(cell, hidden, layers))
+    whole = trace(forecaster(cell, hidden, layers, reads))
     floor = bare(whole)
     rows = []
     for batch in batches:
-        runs = [(session(m), feeds(m, batch)) for m in (whole, floor)]
+        runs = [call(whole, batch, reads), call(floor, batch)]
         interleaved(runs, 5, 20)
         step, bottom = interleaved(runs, 60, max(3, 400 // batch))
         rows.append(
@@ -140,6 +154,7 @@ def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...]) -> li
                 "hidden": hidden,
                 "layers": layers,
                 "batch": batch,
+                "reads": reads,
                 "nodes": len(whole.graph.node),
                 "step_us": step * 1e6,
                 "floor_us": bottom * 1e6,
@@ -155,20 +170,23 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 64, 256, 1024])
+    parser.add_argument("--calendar", action="store_true", help="let the network read the calendar one bar ahead")
     parser.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
     options = parser.parse_args()
+    reads = CALENDAR if options.calendar else ()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {RUNTIME_VERSION}"
-    print(f"whole step / bare recurrent nodes, one thread, {machine}")
+    beside = f", reads {', '.join(reads)}" if reads else ""
+    print(f"whole step / bare recurrent nodes, one thread, {machine}{beside}")
     print(f"{'cell':5} {'size':>6} {'batch':>6} {'nodes':>6} {'step us':>9} {'floor us':>9} {'ratio':>6}")
     for cell in options.cell:
-        for row in measure(cell, options.hidden, options.layers, tuple(options.batch)):
+        for row in measure(cell, options.hidden, options.layers, tuple(options.batch), reads):
             size = f"{row['hidden']}x{row['layers']}"
             numbers = f"{row['step_us']:9.1f} {row['floor_us']:9.1f} {row['ratio']:6.2f}"
             print(f"{cell:5} {size:>6} {row['batch']:6} {row['nodes']:6} {numbers}")
             if options.json:
                 with options.json.open("a") as file:
                     file.write(json.dumps({**row, "machine": machine}) + "\n")
-    whole = trace(forecaster(options.cell[0], options.hidden, options.layers))
+    whole = trace(forecaster(options.cell[0], options.hidden, options.layers, reads))
     for batch in (options.batch[0], options.batch[-1]):
         print(f"\nwhere the time of {options.cell[0]} goes at batch {batch} (kernels only, profiler on)")
         for op, nodes, us in account(whole, batch):
