@@ -92,7 +92,11 @@ def persistent() -> tuple[Panel, Split]:
     return prices, make_split(prices, SplitConfig())
 
 
-@pytest.mark.parametrize("network", [{}, {"kind": "gru", "layers": 2, "dropout": 0.2}, {"kind": "rnn"}], ids=str)
+@pytest.mark.parametrize(
+    "network",
+    [{}, {"kind": "gru", "layers": 2, "dropout": 0.2}, {"kind": "rnn"}, {"kind": "transformer", "hidden": 8}],
+    ids=str,
+)
 def test_the_loss_falls_by_what_there_is_to_learn(network: dict[str, Any]) -> None:
     """Knowing the last move is worth 0.51 nats; most of it is learned, and validation has it too."""
     records = list(begin(*persistent(), replace(CONFIG, epochs=20, learning_rate=0.02), **network))
