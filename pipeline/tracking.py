@@ -313,7 +313,9 @@ class Tracker:
         return self._client.create_experiment(self.config.experiment, artifact_location=location)
 
     @contextmanager
-    def retrain(self, params: Mapping[str, Any], tags: Mapping[str, object]) -> Iterator[Run]:
+    def retrain(
+        self, params: Mapping[str, Any], tags: Mapping[str, object], *, name: str = "retrain"
+    ) -> Iterator[Run]:
         """Record one retrain as a parent run; it ends with the block, as failed if that raises.
 
         Parameters
@@ -321,17 +323,19 @@ class Tracker:
         params : flat mapping, as of `settings.flat`
         tags : mapping
             At least `RETRAIN_TAGS`.
+        name : str
+            What is recorded, before its time: a retrain, or a study.
 
         Raises
         ------
         ConfigError
             One of `RETRAIN_TAGS` is missing.
         """
-        if missing := [name for name in RETRAIN_TAGS if name not in tags]:
+        if missing := [tag for tag in RETRAIN_TAGS if tag not in tags]:
             raise ConfigError(f"a retrain is recorded with the tags {RETRAIN_TAGS}; missing: {missing}")
-        name = f"retrain {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
+        named = f"{name} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}"
         shown = {"mlflow.source.git.commit": tags["commit"]}
-        with _recorded(self._client, self._experiment, name, params, {**tags, **shown}) as run:
+        with _recorded(self._client, self._experiment, named, params, {**tags, **shown}) as run:
             yield run
 
     def run(self, run_id: str) -> Run:
