@@ -20,7 +20,7 @@ from models.core import Core
 from models.errors import ConfigError, FitError, unknown
 from models.forecaster import Forecaster
 from models.garch import fit_garch
-from models.naive import fit_drift, fit_last_value
+from models.naive import fit_drift, fit_last_value, fit_week_ago
 from models.network import BODIES, NetworkConfig
 from models.transforms import Transform
 from pipeline.calibration import calibrated
@@ -116,6 +116,7 @@ def _autoregressive(r: Request) -> Forecaster:
 KINDS: dict[str, Callable[[Request], Forecaster]] = {
     "last_value": lambda r: r.forecaster(fit_last_value(r.moves(), horizon=r.config.horizon)),
     "drift": lambda r: r.forecaster(fit_drift(r.moves(), horizon=r.config.horizon)),
+    "week_ago": lambda r: r.forecaster(fit_week_ago(r.moves(), horizon=r.config.horizon)),
     "ar": _autoregressive,
     "ar_t": _autoregressive,
     "garch": lambda r: r.forecaster(fit_garch(r.moves(), horizon=r.config.horizon)),

@@ -344,7 +344,7 @@ def test_a_new_stage_is_one_line(config: Config) -> None:
     """A stage of one's own is checked like those that are there: here the highest price of all, which leaks."""
 
     def highest(world: World) -> Product:
-        return Product(arrays={"highest": np.nanmax(world.panel.price, axis=1)})
+        return Product(arrays={"highest": np.nanmax(world.panel.price, axis=(1, 2))})
 
     own = Stage(name="highest", run=highest, until="train", kinds=MODELS)
     found = audit(config, ("ar",), stages=(*STAGES[:4], own))
