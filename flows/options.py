@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipeline.prices import PriceStore
     from pipeline.session import Session
 
-KINDS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru", "transformer")
+KINDS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru", "transformer", "seq2seq")
 """Names of the models, for help and completion; those of `pipeline.fitting`, without what fits them."""
 
 

@@ -271,6 +271,13 @@ class Graph:
         self.nodes[-1].output[0] = ""
         return outputs[1:]
 
+    def bidirectional(self, x: Symbol, weights: list[list[Symbol]]) -> Symbol:
+        """Read a short sequence [N, B, F] by a GRU forwards and by one backwards, from zero: [N, 2, B, H]."""
+        ways = [_onnx_order("gru", [self._array(w) for w in way]) for way in weights]
+        fixed = [self.symbol(np.concatenate(both), "float32") for both in zip(*ways, strict=True)]
+        named = {"direction": "bidirectional", "linear_before_reset": 1, "hidden_size": ways[0][1].shape[-1]}
+        return self.node("GRU", [x, *fixed], **named)
+
     def _array(self, constant: Symbol) -> np.ndarray:
         """Read back the values of a constant."""
         return next(numpy_helper.to_array(i) for i in self.initializers.values() if i.name == constant.name)

@@ -30,6 +30,7 @@ class StudentTHead(nn.Module):
     """Location and scale for each step, one df a model."""
 
     kind: HeadKind = "t"
+    gaps = 1
     df: Tensor
     standard: Tensor
 
@@ -114,8 +115,10 @@ class QuantileHead(nn.Module):
     """Quantiles at `LEVELS` that cannot cross; no density."""
 
     kind: HeadKind = "quantile"
+    gaps = len(LEVELS) - 1
     df: Tensor
     levels: Tensor
+    away: Tensor
 
     def __init__(self, inputs: int, horizon: int, block: int) -> None:
         super().__init__()
@@ -153,7 +156,8 @@ class QuantileHead(nn.Module):
 
     def loss(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Mean pinball loss over the levels, in units of the running scale: [B, S, M]."""
-        return self.score(*(x.reshape(*target.shape, -1) for x in self.parts(hidden)), target)
+        middle, gap = (x.reshape(*target.shape, -1) for x in self.parts(hidden))
+        return self.score(middle, gap, target)
 
     def score(self, middle: Tensor, gap: Tensor, target: Tensor) -> Tensor:
         """Give the same loss of parts [..., 1] and [..., Q-1] at targets [...]."""

@@ -11,7 +11,7 @@ Comes in: ticks. Goes out: distributions. Trained by `pipeline/training.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from models.core import Distribution, Tick, over_time
+from models.decoder import Decoder, DecoderConfig
+from models.encoder import Encoder
 from models.errors import ConfigError, unknown
 from models.heads import HEADS, HeadKind
 from models.inputs import Inputs
@@ -51,6 +53,8 @@ class NetworkConfig:
         never seen has the row of an average one.
     transformer : TransformerConfig
         What only a transformer has.
+    decoder : DecoderConfig
+        What only an encoder with a decoder, `seq2seq`, has.
     """
 
     hidden: int = 24
@@ -61,6 +65,7 @@ class NetworkConfig:
     elapsed: bool = False
     embedding: int = 0
     transformer: TransformerConfig = TransformerConfig()
+    decoder: DecoderConfig = DecoderConfig()
 
     def __post_init__(self) -> None:
         for name, low, high in (("hidden", 1, 4096), ("layers", 1, 8), ("dropout", 0, 0.9), ("embedding", 0, 256)):
@@ -108,9 +113,15 @@ def _transformer(inputs: int, config: NetworkConfig) -> Transformer:
     return Transformer(inputs, config.hidden, config.layers, config.dropout, config.transformer)
 
 
+def _encoder(inputs: int, config: NetworkConfig) -> Encoder | Recurrent:
+    layers = _recurrent(config.decoder.cell)(inputs, config)
+    return layers if config.decoder.attention == "none" else Encoder(layers, config.decoder.window)
+
+
 BODIES: dict[str, Callable[[int, NetworkConfig], Any]] = {
     **{kind: _recurrent(kind) for kind in ("rnn", "lstm", "gru")},
     "transformer": _transformer,
+    "seq2seq": _encoder,
 }
 """How the body of each kind of network is built, from the width of its inputs and the settings."""
 
@@ -132,6 +143,8 @@ class Network(nn.Module):
         S, M and the numbers of covariates.
     series : int
         Number of series of the fit: rows of the embedding besides row 0. Only read where there is an embedding.
+    columns : M sequences of int, optional
+        Which covariates known ahead each price of a block reads; left out, all of them. Only read by a decoder.
     """
 
     def __init__(
@@ -145,6 +158,7 @@ class Network(nn.Module):
         past: int = 0,
         future: int = 0,
         series: int = 0,
+        columns: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         if kind not in BODIES:
@@ -156,7 +170,11 @@ class Network(nn.Module):
         if config.embedding:
             self.embedding = nn.Embedding(1 + series, config.embedding)
         self.body: Body = BODIES[kind](self.inputs.width + config.embedding, config)  # type: ignore[assignment]
-        self.head = HEADS[config.head](self.body.width + horizon * future, horizon, block)
+        if kind == "seq2seq":
+            ahead = {"horizon": horizon, "block": block, "future": future, "columns": columns}
+            self.head = Decoder(config.hidden, config.decoder, config.head, **ahead)
+        else:
+            self.head = HEADS[config.head](self.body.width + horizon * future, horizon, block)
 
     @property
     def df(self) -> Tensor:
@@ -188,6 +206,11 @@ class Network(nn.Module):
         rows = ticks.series.repeat_interleave(time)
         distribution = self.head.distribution(flat, scale_BTM.flatten(0, 1), rows)
         return over_time(distribution, time), {**following, **carried}
+
+    def begin_epoch(self, progress: float) -> None:
+        """Tell what trains by a schedule which share of the epochs is done."""
+        if isinstance(self.head, Decoder):
+            self.head.begin_epoch(progress)
 
     def features(self, ticks: Tick, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """Give what training computes once: features [B, T, F], what is known ahead [B, T, S*K], scales [B, T, M]."""

@@ -156,6 +156,17 @@ class TorchOperations:
             x = layer_next[0]
         return following
 
+    @staticmethod
+    def bidirectional(x: Tensor, weights: list[list[Tensor]]) -> Tensor:
+        """Read a short sequence [N, B, F] by a GRU forwards and by one backwards, from zero: [N, 2, B, H].
+
+        `weights` are those of the two directions, each as a layer's in `recurrent`.
+        """
+        width = weights[0][1].shape[1]
+        start = x.new_zeros(2, x.shape[1], width)
+        out, _ = torch.gru(x, start, [w for way in weights for w in way], True, 1, 0.0, False, True, False)
+        return out.unflatten(2, (2, width)).transpose(1, 2)
+
 
 def namespace(x: Any) -> Any:
     """Return the operations for `x`: torch's for a tensor, the graph being traced for a symbol."""

@@ -108,8 +108,25 @@ def test_an_operation_is_one_node_with_torchs_value(name: str) -> None:
 def test_every_operation_is_proved_here() -> None:
     """Whoever adds an operation adds it to the table above, or to the cells below."""
     public = {k for k in vars(TorchOperations) if not k.startswith("_")}
-    assert public == OPERATIONS.keys() | {"recurrent"}
+    assert public == OPERATIONS.keys() | {"recurrent", "bidirectional"}
     assert all(hasattr(Graph, k) for k in public)
+
+
+def test_both_ways_over_a_short_sequence_are_one_node_with_torchs_values() -> None:
+    """A bidirectional GRU gives what `nn.GRU` gives, its outputs split by direction, and is one node."""
+    torch.manual_seed(2)
+    layer = torch.nn.GRU(3, 4, bidirectional=True)
+    names = [[f"{n}_l0{way}" for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")] for way in ("", "_reverse")]
+    given = {"x": normal(6, 5, 3)}
+
+    def both(xp: Any, x: Any) -> Any:
+        return xp.bidirectional(x["x"], [[xp.constant(getattr(layer, n).detach()) for n in way] for way in names])
+
+    served, eager, nodes = run(both, given)
+    assert nodes == ["GRU"]
+    np.testing.assert_allclose(served[0], eager[0], rtol=1e-5, atol=1e-6)
+    expected = layer(torch.from_numpy(given["x"]))[0].detach().numpy().reshape(6, 5, 2, 4).swapaxes(1, 2)
+    np.testing.assert_allclose(eager[0], expected, rtol=1e-6, atol=1e-6)
 
 
 ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
