@@ -85,7 +85,7 @@ class Panel:
     @property
     def published(self) -> NDArray[np.bool_]:
         """True where any price of an observation was published; bool [N, T]."""
-        return self.mask.any(axis=2)
+        return np.asarray(self.mask.any(axis=2))
 
     @property
     def grid(self) -> str:
