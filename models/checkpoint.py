@@ -18,6 +18,7 @@ from torch import Tensor
 
 from models.autoregressive import Autoregressive
 from models.conformal import Conformal
+from models.decoder import columns_in
 from models.errors import ModelError, unknown
 from models.forecaster import Forecaster
 from models.garch import Garch
@@ -95,7 +96,8 @@ def _network(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Network:
     shape = {k: settings[k] for k in ("horizon", "block", "past", "future")}
     series = len(tensors["embedding.weight"]) - 1 if "embedding.weight" in tensors else 0
     unit = float(tensors["inputs.unit"])
-    return Network(settings["kind"], NetworkConfig(**config), unit=unit, series=series, **shape)
+    columns = columns_in(tensors, settings["horizon"], settings["block"])
+    return Network(settings["kind"], NetworkConfig(**config), unit=unit, series=series, columns=columns, **shape)
 
 
 def _autoregressive(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Autoregressive:

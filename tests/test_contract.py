@@ -12,6 +12,7 @@ from models.autoregressive import AutoregressiveConfig, fit_autoregressive
 from models.checks import CHECKS, Check
 from models.conformal import Conformal
 from models.core import Core
+from models.decoder import DecoderConfig
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
@@ -34,7 +35,7 @@ def autoregressive(*phi: list[float]) -> Core:
 
 def recurrent(kind: str, **settings: object) -> Core:
     """Make a network with random weights."""
-    shape = {k: settings.pop(k) for k in ("horizon", "block", "past", "future", "series") if k in settings}
+    shape = {k: settings.pop(k) for k in ("horizon", "block", "past", "future", "series", "columns") if k in settings}
     torch.manual_seed(3)
     return Network(kind, NetworkConfig(hidden=8, **settings), unit=0.01, **shape)  # type: ignore[arg-type]
 
@@ -65,6 +66,16 @@ KINDS: dict[str, Callable[[], Core]] = {
     "transformer": lambda: recurrent("transformer", transformer=TransformerConfig(heads=2, window=6)),
     "transformer_stacked": lambda: recurrent(
         "transformer", layers=2, horizon=2, past=2, future=2, transformer=TransformerConfig(heads=4, window=3)
+    ),
+    "decoder": lambda: recurrent("seq2seq", decoder=DecoderConfig(window=5)),
+    "decoder_steps": lambda: recurrent(
+        "seq2seq", horizon=5, past=1, future=2, layers=2, decoder=DecoderConfig(attention="additive", window=7)
+    ),
+    "decoder_quantiles": lambda: recurrent(
+        "seq2seq", head="quantile", horizon=3, decoder=DecoderConfig(cell="lstm", attention="none")
+    ),
+    "decoder_block": lambda: recurrent(
+        "seq2seq", horizon=2, block=4, future=3, decoder=DecoderConfig(window=3, ahead="bidirectional")
     ),
     "calibrated_once": lambda: conformal(recurrent("gru", horizon=2), 0),
     "calibrated_plain": lambda: conformal(recurrent("gru"), 1),
