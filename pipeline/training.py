@@ -27,6 +27,7 @@ from torch import Tensor
 
 from models.checkpoint import load_tensors, save_tensors
 from models.core import initial_state
+from models.decoder import columns_of_prices
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster
 from models.network import Network, NetworkConfig
@@ -222,7 +223,8 @@ class Training:
             unit = typical_move(panel, transform, split.train_end_time)
             covariates = {"past": len(panel.past_names), "future": len(panel.future_names)}
             shape = {"horizon": horizon, "block": panel.block, "series": len(panel.names), **covariates}
-            core = Network(kind, network, unit=unit, **shape)
+            columns = columns_of_prices(panel.future_names, panel.block)
+            core = Network(kind, network, unit=unit, columns=columns, **shape)
         _fit_covariates(core, panel, split.train_end_time)
         if start is not None:
             _begin_at(start, core)
@@ -258,6 +260,7 @@ class Training:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.config.seed * 1_000_003 + self.epoch)
             self.core.train()
+            self.core.begin_epoch(self.epoch / self.config.epochs)
             train_loss, norm = self._pass_over_lanes()
         validation_loss = self._validate()
         train, validation, gradient = torch.stack([train_loss, validation_loss, norm]).tolist()
