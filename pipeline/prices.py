@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from models.errors import DataError, SchemaError, unknown
 from pipeline.adjustments import FACTOR, adjusted, checked
@@ -115,6 +117,16 @@ class PriceStore:
         """
         prices = self.prices.read(series, start=start, end=end, known_at=known_at)
         return self._adjusted(prices, known_at) if adjusted else prices
+
+    def clock(self, frame: pl.DataFrame) -> NDArray[np.int64]:
+        """Give what the clock of each series' market shows at the times of a frame [R], microseconds; else UTC."""
+        shown = frame["time"].to_physical().to_numpy().copy()
+        for (zone,), held in self.series().group_by("time_zone"):
+            if zone is not None:
+                rows = frame["series_id"].is_in(held["series_id"].implode()).to_numpy()
+                local = frame["time"].dt.convert_time_zone(str(zone)).dt.replace_time_zone(None)
+                shown[rows] = local.to_physical().to_numpy()[rows]
+        return shown
 
     def describe(self, frame: pl.DataFrame) -> None:
         """Keep what is known about series: a new row for a series, or new texts where it has one.

@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import polars as pl
-from numpy.typing import NDArray
 
 from models import checkpoint
 from models.errors import ConfigError, DataError, FitError, PolicyError, unknown
@@ -103,31 +101,19 @@ def load(config: Config) -> Data:
     store = PriceStore(config.folder / "prices")
     frame = store.read(_modelled(config, store), known_at=config.known_at_time)
     columns = (frame["series_id"].to_numpy(), frame["time"].to_physical().to_numpy(), frame["price"].to_numpy())
-    prices = panel(*columns, block=config.block, clock=_clock(frame, store))
+    prices = panel(*columns, block=config.block, clock=store.clock(frame))
     _refuse_non_positive(prices, config)
     parts = split(prices, config.split)
     train = prices.before(parts.train_end_time)
     published = [price[mask] for price, mask in zip(train.price, train.mask, strict=True)]
     with naming_the_series(train.names):
         transform = fit_transform(config.transform, published)
-    prices, sha256 = _covered(config, store, prices, parts.train_end_time, _digest(frame, prices))
+    prices, sha256 = _covered(config, store, prices, parts.train_end_time, _digest(digest_of(frame), prices))
     return Data(panel=prices, split=parts, transform=transform, sha256=sha256)
 
 
-def _clock(frame: pl.DataFrame, store: PriceStore) -> NDArray[np.int64]:
-    """Give what the clock of each series' market shows at its times, [R]: by the zone noted at ingest, else UTC."""
-    shown = frame["time"].to_physical().to_numpy().copy()
-    for (zone,), held in store.series().group_by("time_zone"):
-        if zone is not None:
-            rows = frame["series_id"].is_in(held["series_id"].implode()).to_numpy()
-            local = frame["time"].dt.convert_time_zone(str(zone)).dt.replace_time_zone(None)
-            shown[rows] = local.to_physical().to_numpy()[rows]
-    return shown
-
-
-def _digest(frame: pl.DataFrame, prices: Panel) -> str:
+def _digest(sha256: str, prices: Panel) -> str:
     """Give the digest of the prices, and of where each stands in its block."""
-    sha256 = digest_of(frame)
     if prices.block == 1:
         return sha256
     return hashlib.sha256(sha256.encode() + prices.price_time.tobytes()).hexdigest()
@@ -298,7 +284,7 @@ def _check_fit_of(prices: Panel, name: str, about: dict[str, Any]) -> None:
     fitted = tuple(about["series"])
     if fitted != prices.names:
         raise DataError(
-            f"backtest of {name}: fitted on series {list(fitted)}, but the store has {list(prices.names)}. Run "
+            f"backtest of {name}: fitted on series {list(fitted)}, but store and settings give {list(prices.names)}. Run "
             f"`statecast train {name}` again"
         )
 
