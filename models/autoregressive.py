@@ -190,7 +190,7 @@ def _student(residuals: Sequence[Vector]) -> tuple[Vector, float]:
     scale, df = residual_spread(np.concatenate([e / u for e, u in zip(residuals, units, strict=True)]), "t")
     if len(residuals) == 1:
         return scale * np.array(units), df
-    return np.array([u * _scale_given(df, e / u) for e, u in zip(residuals, units, strict=True)]), df
+    return np.array([u * scale_given(df, e / u) for e, u in zip(residuals, units, strict=True)]), df
 
 
 def diagnostics(r: Vector, order: int) -> Diagnostics:
@@ -220,11 +220,11 @@ def residual_spread(residuals: NDArray[np.float64], kind: Literal["normal", "t"]
     df, _, scale = stats.t.fit(residuals / unit, 5.0, floc=0.0, scale=0.8)
     if not LEAST_DF <= df <= 200.0:
         df = float(np.clip(df, LEAST_DF, 200.0))
-        scale = _scale_given(df, residuals / unit)
+        scale = scale_given(df, residuals / unit)
     return float(scale) * unit, float(df)
 
 
-def _scale_given(df: float, residuals: Vector) -> float:
+def scale_given(df: float, residuals: Vector) -> float:
     """Fit the scale alone to residuals of unit size."""
     return stats.t.fit(residuals, fdf=df, floc=0.0, scale=0.8)[2]
 

@@ -18,10 +18,15 @@ from torch import Tensor
 
 from models.autoregressive import Autoregressive
 from models.conformal import Conformal
+from models.dayahead import DayAhead, DayAheadConfig
 from models.decoder import columns_in
+from models.diurnal import SLOTS, Diurnal
+from models.egarch import Egarch
 from models.errors import ModelError, unknown
 from models.forecaster import Forecaster
 from models.garch import Garch
+from models.har import Har
+from models.linear import Linear, Shape
 from models.network import Network, NetworkConfig
 from models.transforms import AsinhDifference, LogReturn, Transform
 
@@ -108,6 +113,29 @@ def _garch(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Garch:
     return Garch(tensors["parameters_by_row"], settings["horizon"])
 
 
+def _diurnal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Diurnal:
+    factor = tensors["factor"].reshape(-1, SLOTS)
+    return Diurnal(Garch(tensors["core.parameters_by_row"], settings["horizon"]), factor)
+
+
+def _egarch(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Egarch:
+    return Egarch(tensors["parameters_by_row"], settings["horizon"])
+
+
+def _har(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Har:  # noqa: ARG001  one signature for all
+    return Har(*(tensors[k] for k in ("weights", "base", "loc", "typical", "df")))
+
+
+def _linear(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Linear:
+    return Linear(settings["kind"], Shape(**settings["config"]), {k: x for k, x in tensors.items() if k != "standard"})
+
+
+def _dayahead(tensors: dict[str, Tensor], settings: dict[str, Any]) -> DayAhead:
+    config = dict(settings["config"], levels=tuple(settings["config"]["levels"]))
+    shape = {k: settings[k] for k in ("block", "future")}
+    return DayAhead(DayAheadConfig(**config), series=len(tensors["center"]) - 1, **shape)
+
+
 def _conformal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Conformal:
     inner = {k.removeprefix("core."): v for k, v in tensors.items() if k.startswith("core.")}
     core = _BUILD[settings["core"]](inner, settings["settings"])
@@ -118,6 +146,11 @@ _BUILD: dict[str, Any] = {
     "Network": _network,
     "Autoregressive": _autoregressive,
     "Garch": _garch,
+    "Diurnal": _diurnal,
+    "Egarch": _egarch,
+    "Har": _har,
+    "Linear": _linear,
+    "DayAhead": _dayahead,
     "Conformal": _conformal,
 }
 

@@ -85,9 +85,11 @@ class Garch(nn.Module):
             "variance_slope": to_scale * reach,
             "df": nu[:, 0],
             "standard": torch.tensor(student_quantiles(nu[:, 0].numpy())),
+            "each_base": to_scale * long_run * (1 - persistence ** (steps - 1)),
+            "each_slope": to_scale * persistence ** (steps - 1),
         }
         for name, table in tables.items():
-            self.register_buffer(name, table.float())
+            self.register_buffer(name, table.float(), persistent=not name.startswith("each"))
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
         """List what is carried: the variance of the next move; NaN stands for the long-run variance."""
@@ -95,38 +97,55 @@ class Garch(nn.Module):
 
     def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
         """Take in one tick; the distribution is of the moves after it."""
-        xp = namespace(tick.change)
-        before = xp.where(xp.isnan(state["variance"]), self._row(tick.series, "long_run"), state["variance"])
-        after = self._shocked(tick.change, tick.series) + self._row(tick.series, "beta") * before
-        kept = xp.where(tick.held, state["variance"], after)
-        return self._distribution(xp.where(tick.held, before, after), tick.series), {"variance": kept}
+        now, state = self.carried(tick, state)
+        return self._distribution(now, tick.series), state
 
-    def _row(self, series: Array, name: str) -> Array:
+    def carried(self, tick: Tick, state: State) -> tuple[Array, State]:
+        """Take in one tick; give the variance of the next move [B, 1], and the state."""
+        xp = namespace(tick.change)
+        before = xp.where(xp.isnan(state["variance"]), self.row(tick.series, "long_run"), state["variance"])
+        after = self._shocked(tick.change, tick.series) + self.row(tick.series, "beta") * before
+        kept = xp.where(tick.held, state["variance"], after)
+        return xp.where(tick.held, before, after), {"variance": kept}
+
+    def row(self, series: Array, name: str) -> Array:
+        """Take a table's row of each series."""
         xp = namespace(series)
         return xp.take(xp.constant(getattr(self, name)), series)
 
     def _shocked(self, change: Array, series: Array) -> Array:
         """Give what a move adds to the next variance: ω + (α + γ·1[e < 0]) e²."""
         xp = namespace(change)
-        shock = change - self._row(series, "mean")
-        impact = xp.where(shock < 0.0, self._row(series, "alpha_down"), self._row(series, "alpha"))
-        return self._row(series, "omega") + impact * (shock * shock)
+        shock = change - self.row(series, "mean")
+        impact = xp.where(shock < 0.0, self.row(series, "alpha_down"), self.row(series, "alpha"))
+        return self.row(series, "omega") + impact * (shock * shock)
 
     def _distribution(self, variance: Array, series: Array) -> Distribution:
         """Give the distribution of the moves, with the variance of the next one."""
         xp, shape = namespace(variance), (self.horizon, 1)
-        spread = xp.sqrt(self._row(series, "variance_base") + self._row(series, "variance_slope") * variance)
-        loc, scale = (per_price(x, shape, (*shape, 1)) for x in (self._row(series, "loc"), spread))
-        return student(loc, scale, self._row(series, "standard"), self._row(series, "df"), shape)
+        spread = xp.sqrt(self.row(series, "variance_base") + self.row(series, "variance_slope") * variance)
+        loc, scale = (per_price(x, shape, (*shape, 1)) for x in (self.row(series, "loc"), spread))
+        return student(loc, scale, self.row(series, "standard"), self.row(series, "df"), shape)
 
-    @torch.no_grad()
+    def variance_of_each(self, variance: Array, series: Array) -> Array:
+        """Give the squared scale of the t of each single move ahead [B, S], with the variance of the next one."""
+        return self.row(series, "each_base") + self.row(series, "each_slope") * variance
+
     def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
         """Take in many ticks [B, T, ...]: the variance step by step, on plain arrays, all else at once."""
+        time = ticks.change.shape[1]
+        variance, state = self.carried_over(ticks, state)
+        made = self._distribution(variance.flatten(0, 1), ticks.series.repeat_interleave(time))
+        return over_time(made, time), state
+
+    @torch.no_grad()
+    def carried_over(self, ticks: Tick, state: State) -> tuple[Tensor, State]:
+        """Take in many ticks; give the variance of the next move after each [B, T, 1], and the state."""
         batch, time = ticks.change.shape[:2]
         rows = ticks.series.repeat_interleave(time)
         shocked = self._shocked(ticks.change.flatten(0, 1), rows).unflatten(0, (batch, time))
         still, added = (x.transpose(0, 1).cpu().numpy() for x in (ticks.held, shocked))
-        beta, long_run = (self._row(ticks.series, k).cpu().numpy() for k in ("beta", "long_run"))
+        beta, long_run = (self.row(ticks.series, k).cpu().numpy() for k in ("beta", "long_run"))
         kept, used = state["variance"].cpu().numpy(), np.empty_like(added)
         for t in range(time):
             before = np.where(np.isnan(kept), long_run, kept)
@@ -134,8 +153,7 @@ class Garch(nn.Module):
             used[t] = np.where(still[t], before, after)
             kept = np.where(still[t], kept, after)
         variance = torch.from_numpy(used).to(rows.device).transpose(0, 1)
-        made = self._distribution(variance.flatten(0, 1), rows)
-        return over_time(made, time), {"variance": torch.from_numpy(kept).to(rows.device)}
+        return variance, {"variance": torch.from_numpy(kept).to(rows.device)}
 
 
 def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:

@@ -11,10 +11,15 @@ import torch
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
 from models.checks import CHECKS, Check
 from models.conformal import Conformal
-from models.core import Core
+from models.core import Core, Tick
+from models.dayahead import DayAhead, DayAheadConfig
 from models.decoder import DecoderConfig
+from models.diurnal import fit_diurnal
+from models.egarch import fit_egarch
 from models.forecaster import Forecaster
 from models.garch import fit_garch
+from models.har import HarConfig, fit_har
+from models.linear import ArxConfig, LearConfig, fit_linear, shape_of
 from models.naive import fit_drift, fit_last_value
 from models.network import Network, NetworkConfig
 from models.observation import LEVELS
@@ -33,6 +38,25 @@ def autoregressive(*phi: list[float]) -> Core:
     return fit_autoregressive(moves, horizon=3, config=AutoregressiveConfig(max_lags=5, residuals="t"))
 
 
+LEAR = LearConfig(lags=(1, 2), targets_back=(1, 3), windows=(60, 200))
+
+
+def linear(config: ArxConfig | LearConfig, *, horizon: int = 1, block: int = 1, past: int = 0, **ahead: int) -> Core:
+    """Fit on simulated moves of two series with covariates, of which the last ahead may be the weekday."""
+    rng, shape = np.random.default_rng(4), {"horizon": horizon, "block": block, "past": past, "future": 0} | ahead
+    change = torch.tensor(rng.standard_t(5, size=(2, 300, block)) * 0.01, dtype=torch.float32)
+    ticks = Tick(
+        change=change,
+        held=torch.zeros_like(change, dtype=torch.bool),
+        series=torch.tensor([1, 2]),
+        past=torch.tensor(rng.normal(size=(2, 300, past)), dtype=torch.float32),
+        future=torch.tensor(rng.normal(size=(2, 300, horizon, shape["future"])), dtype=torch.float32),
+        elapsed=torch.ones(2, 300),
+    )
+    targets = torch.tensor(rng.normal(size=(2, 300, horizon, block)) * 0.01)
+    return fit_linear(ticks, targets, shape_of(config, **shape), config)
+
+
 def recurrent(kind: str, **settings: object) -> Core:
     """Make a network with random weights."""
     shape = {k: settings.pop(k) for k in ("horizon", "block", "past", "future", "series", "columns") if k in settings}
@@ -47,6 +71,12 @@ def conformal(core: Core, tracked: int) -> Core:
     return Conformal(core, start, torch.full((tracked, *shape[1:]), 0.05))
 
 
+def dayahead(**settings: object) -> Core:
+    """Make an ensemble for blocks of four prices with two covariates a price, with random weights."""
+    torch.manual_seed(3)
+    return DayAhead(DayAheadConfig(hidden=6, width=8, **settings), block=4, future=9, series=3)  # type: ignore[arg-type]
+
+
 KINDS: dict[str, Callable[[], Core]] = {
     "last_value": lambda: fit_last_value(MOVES, horizon=1),
     "drift": lambda: fit_drift(MOVES, horizon=3),
@@ -54,6 +84,18 @@ KINDS: dict[str, Callable[[], Core]] = {
     "ar_one": lambda: autoregressive([0.4], [-0.3], []),
     "ar": lambda: autoregressive([0.4, -0.3], [0.3, 0.2, -0.3], [0.5]),
     "garch": lambda: fit_garch(MOVES, horizon=2),
+    "egarch": lambda: fit_egarch(MOVES, horizon=3),
+    "egarch_next": lambda: fit_egarch(MOVES, horizon=1),
+    "har": lambda: fit_har(MOVES, horizon=2, config=HarConfig(averages=(1, 3, 7))),
+    "har_next": lambda: fit_har(MOVES, horizon=1, config=HarConfig(averages=(1,))),
+    "diurnal": lambda: fit_diurnal(MOVES, [np.arange(600) % 168] * 3, horizon=2),
+    "diurnal_next": lambda: fit_diurnal(MOVES, [np.arange(600) % 168] * 3, horizon=1),
+    "arx": lambda: linear(ArxConfig(lags=3, seasons=(5,)), past=2, future=2, horizon=2),
+    "arx_alone": lambda: linear(ArxConfig(lags=1)),
+    "arx_constant": lambda: linear(ArxConfig(lags=0, residuals="normal"), horizon=2),
+    "lear": lambda: linear(LEAR, block=3, past=1, future=3, weekday=True),
+    "lear_steps": lambda: linear(LEAR, future=2, horizon=2, weekday=True),
+    "lear_weekday": lambda: linear(LEAR, future=1, horizon=2, weekday=True),
     "rnn": lambda: recurrent("rnn"),
     "lstm": lambda: recurrent("lstm"),
     "gru": lambda: recurrent("gru"),
@@ -77,6 +119,8 @@ KINDS: dict[str, Callable[[], Core]] = {
     "decoder_block": lambda: recurrent(
         "seq2seq", horizon=2, block=4, future=3, decoder=DecoderConfig(window=3, ahead="bidirectional")
     ),
+    "dayahead": lambda: dayahead(members=3),
+    "calibrated_dayahead": lambda: conformal(dayahead(members=2, levels=(7,)), 1),
     "calibrated_once": lambda: conformal(recurrent("gru", horizon=2), 0),
     "calibrated_plain": lambda: conformal(recurrent("gru"), 1),
     "calibrated_first": lambda: conformal(recurrent("gru", horizon=3), 1),
