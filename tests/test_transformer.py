@@ -23,6 +23,9 @@ from models.network import Network, NetworkConfig
 from models.observation import State
 from models.transformer import STRETCH, TransformerConfig
 from models.transforms import LogReturn
+from pipeline.fitting import FitConfig
+from pipeline.settings import load as load_settings
+from pipeline.study.transformer import NETWORKS
 
 B, D, W = 3, 8, 5
 
@@ -258,3 +261,12 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_those_that_do() -> 
         ConfigError, match=r"divisor of hidden, which is 10, got 4\. Set heads to one of \[1, 2, 5, 10\]"
     ):
         Network("transformer", config, unit=0.01)
+
+
+def test_the_networks_of_the_study_have_as_many_weights() -> None:
+    """The lstm, the gru and the transformer that are compared differ by six percent at most."""
+    counts = []
+    for arm in NETWORKS:
+        config = load_settings(FitConfig, {}, arm.settings).network
+        counts.append(sum(p.numel() for p in Network(arm.model, config, unit=0.01).parameters()))
+    assert max(counts) < 1.06 * min(counts)

@@ -21,6 +21,7 @@ from pipeline.study import (
     shapes,
     sine,
     state,
+    transformer,
     truncation,
 )
 from pipeline.study.experiment import Experiment
@@ -40,6 +41,7 @@ _ORDER = (
     batch_size.EXPERIMENT,
     dropout.EXPERIMENT,
     cells.EXPERIMENT,
+    transformer.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ORDER}
