@@ -23,7 +23,7 @@ from pipeline.drawing import GREY, INK, canvas
 from pipeline.fitting import FitConfig, fit
 from pipeline.metrics import by_origin, crps
 from pipeline.settings import load
-from pipeline.significance import block_bootstrap_skill, diebold_mariano
+from pipeline.significance import block_bootstrap_skill, diebold_mariano, identical
 from pipeline.study.experiment import Conditions, Finding
 
 if TYPE_CHECKING:
@@ -184,20 +184,29 @@ def latest(panel: Panel, until: int, share: float) -> Panel:
 
 def _row(label: str, result: Result, base: NDArray[np.float64], setting: str) -> dict[str, str | float]:
     """Tell the skill of an arm against the first one in percent, with its interval and p-value."""
-    loss = result.crps
-    nan = float("nan")
-    low, high = block_bootstrap_skill(loss, base, LEVEL) if loss is not None else (nan, nan)
+    saved, low, high, p = _tested(result.crps, base)
     return {
         setting: label,
         "validation loss": result.validation_loss,
-        "CRPS saved": 100 * (1 - float(loss.mean() / base.mean())) if loss is not None else nan,
+        "CRPS saved": 100 * saved,
         "low": 100 * low,
         "high": 100 * high,
-        "p": diebold_mariano(loss, base)[1] if loss is not None else nan,
+        "p": p,
         "parameters": result.parameters,
         "epochs": result.epochs,
         "seconds": result.seconds,
     }
+
+
+def _tested(loss: NDArray[np.float64] | None, base: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Give the share saved, its interval, and the p-value of no difference; NaN where a fit diverged."""
+    if loss is None:
+        nan = float("nan")
+        return nan, nan, nan, nan
+    if identical(loss, base):
+        return 0.0, 0.0, 0.0, 1.0
+    low, high = block_bootstrap_skill(loss, base, LEVEL)
+    return 1 - float(loss.mean() / base.mean()), low, high, diebold_mariano(loss, base)[1]
 
 
 def _answer(rows: Sequence[Mapping[str, Any]], reference: str, setting: str, sizes: Sizes) -> str:

