@@ -12,19 +12,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
 from models.conformal import ConformalConfig
 from models.core import Core
+from models.dayahead import DayAheadConfig
+from models.diurnal import SLOT, fit_diurnal
+from models.egarch import fit_egarch
 from models.errors import ConfigError, FitError, unknown
 from models.forecaster import Forecaster
 from models.garch import fit_garch
+from models.har import HarConfig, fit_har
+from models.linear import WEEKDAY, ArxConfig, LearConfig, fit_linear, shape_of, unfitted
 from models.naive import fit_drift, fit_last_value, fit_week_ago
 from models.network import BODIES, NetworkConfig
 from models.transforms import Transform
+from pipeline.calendar_features import calendar
 from pipeline.calibration import calibrated
-from pipeline.moves import moves
+from pipeline.dayahead_training import DayAheadTrainingConfig, fit_dayahead
+from pipeline.moves import move_times, moves, observed_by, outcomes
 from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
 from pipeline.windows import Panel, Split
 
@@ -45,18 +53,33 @@ class FitConfig:
         Steps ahead that each model forecasts, 1 to 1000.
     ar : AutoregressiveConfig
         The autoregression; `ar` has normal and `ar_t` Student t residuals.
+    arx : ArxConfig
+        The linear map of lags and covariates, by least squares.
+    lear : LearConfig
+        The linear map of lags, covariates and the weekday, by the lasso.
+    har : HarConfig
+        The size of moves from averages of past ones.
     network : NetworkConfig
         Shape of the networks.
     training : TrainingConfig
         How the networks are trained.
+    dayahead : DayAheadConfig
+        Shape of the ensemble for prices that are published a day at a time.
+    dayahead_training : DayAheadTrainingConfig
+        How that ensemble is trained, and updated by a warm refit.
     conformal : ConformalConfig
         How the quantiles of every model are calibrated.
     """
 
     horizon: int = 1
     ar: AutoregressiveConfig = AutoregressiveConfig()
+    arx: ArxConfig = ArxConfig()
+    lear: LearConfig = LearConfig()
+    har: HarConfig = HarConfig()
     network: NetworkConfig = NetworkConfig()
     training: TrainingConfig = TrainingConfig()
+    dayahead: DayAheadConfig = DayAheadConfig()
+    dayahead_training: DayAheadTrainingConfig = DayAheadTrainingConfig()
     conformal: ConformalConfig = ConformalConfig()
 
     def __post_init__(self) -> None:
@@ -113,14 +136,48 @@ def _autoregressive(r: Request) -> Forecaster:
     return r.forecaster(fit_autoregressive(r.moves(), horizon=r.config.horizon, config=config))
 
 
+def _dayahead(r: Request) -> Forecaster:
+    if r.config.horizon != 1:
+        raise ConfigError(f"dayahead: expected fit.horizon = 1, the next block, got {r.config.horizon}")
+    settings = {"shape": r.config.dayahead, "training": r.config.dayahead_training}
+    return fit_dayahead(r.name, r.panel, r.split, r.transform, start=r.start, **settings)
+
+
+def _diurnal(r: Request) -> Forecaster:
+    ends = move_times(r.panel, r.transform, r.split.validation_end_time)
+    slots = [calendar((SLOT,), time)[:, 0].astype(np.int64) for time in ends]
+    core = fit_diurnal(r.moves(), slots, horizon=r.config.horizon)
+    return Forecaster(r.name, r.transform, core, (SLOT,), (SLOT,)).eval()
+
+
+def _linear(r: Request) -> Forecaster:
+    weekday = r.name == "lear"
+    config = r.config.lear if weekday else r.config.arx
+    names = tuple(n for n in r.panel.future_names if not weekday or n != WEEKDAY) + (WEEKDAY,) * weekday
+    counts = {"past": len(r.panel.past_names), "future": len(names)}
+    shape = shape_of(config, horizon=r.config.horizon, block=r.panel.block, weekday=weekday, **counts)
+    blank = Forecaster(r.name, r.transform, unfitted(r.name, shape), r.panel.past_names, names)
+    seen = r.panel.before(r.split.validation_end_time)
+    ticks, _ = blank.ticks(observed_by(blank, seen), blank.init_state(len(seen.names))["price"])
+    targets = torch.from_numpy(outcomes(seen, r.transform, r.config.horizon))
+    core = fit_linear(ticks, targets, shape, config)
+    return Forecaster(r.name, r.transform, core, r.panel.past_names, names).eval()
+
+
 KINDS: dict[str, Callable[[Request], Forecaster]] = {
     "last_value": lambda r: r.forecaster(fit_last_value(r.moves(), horizon=r.config.horizon)),
     "drift": lambda r: r.forecaster(fit_drift(r.moves(), horizon=r.config.horizon)),
     "week_ago": lambda r: r.forecaster(fit_week_ago(r.moves(), horizon=r.config.horizon)),
     "ar": _autoregressive,
     "ar_t": _autoregressive,
+    "arx": _linear,
+    "lear": _linear,
+    "har": lambda r: r.forecaster(fit_har(r.moves(), horizon=r.config.horizon, config=r.config.har)),
     "garch": lambda r: r.forecaster(fit_garch(r.moves(), horizon=r.config.horizon)),
+    "egarch": lambda r: r.forecaster(fit_egarch(r.moves(), horizon=r.config.horizon)),
+    "garch_diurnal": _diurnal,
     **dict.fromkeys(NETWORKS, _network),
+    "dayahead": _dayahead,
 }
 """Every kind of model by its name, and how it is fitted, before its quantiles are calibrated."""
 
