@@ -41,6 +41,15 @@ REGULAR = 0.25
 BARS = {"1s": 1, "10s": 10, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "1d": 86_400}
 """Lengths of a bar, in seconds, that may be proposed."""
 
+CLOCK = 0.02
+"""Share of the variance of log |move| that the hour of the day must explain before networks are told the hour.
+
+Of four coins it explained 1 %, and networks that were told the hour were no better; of five hourly currencies 3 to
+14 %, and they were (docs/benchmarks.md)."""
+
+MOVES_AN_HOUR = 50
+"""Moves that each hour of the day must have, on average, before that share is believed."""
+
 LENIENT = {name: next(way for way in ("keep", "drop", "adjust") if way in ways) for name, ways in CHOICES.items()}
 """Policies under which everything can be looked at."""
 
@@ -108,6 +117,7 @@ def propose(config: IngestConfig, on_step: Callable[[str], None] = lambda _: Non
         *_bars(summary, report),
         *_scale(prices, summary),
         *_horizon(prices, summary),
+        *_clock(prices),
         *_memory(summary),
         *_short(summary),
         *_policies(report),
@@ -195,9 +205,8 @@ def _scale(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
 
 def _horizon(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
     """Propose to forecast a whole block where prices are published together, else the next price."""
-    together = prices.group_by("series_id", "available_time").len()["len"].median()
-    spacing = _grid(summary)
-    if isinstance(together, float) and together >= 2:
+    together, spacing = _together(prices), _grid(summary)
+    if together >= 2:
         why = f"{together:.0f} prices become known at once: the next of such blocks"
         yield Setting(name="fit.horizon", value=int(together), reason=why)
     else:
@@ -206,6 +215,35 @@ def _horizon(prices: pl.DataFrame, summary: pl.DataFrame) -> Iterator[Setting]:
             value=1,
             reason=f"steps ahead, from price to price or from bar to bar; there is {spacing}",
         )
+
+
+def _together(prices: pl.DataFrame) -> float:
+    """Count the prices of a series that become known at once, at the median."""
+    return float(prices.group_by("series_id", "available_time").len()["len"].median() or 0)  # pyright: ignore[reportArgumentType]
+
+
+def _clock(prices: pl.DataFrame) -> Iterator[Setting]:
+    """Propose to tell networks the hour where the size of moves follows it and prices come one by one."""
+    share = _told_by_hour(prices)
+    if share >= CLOCK and _together(prices) < 2:
+        why = f"the hour of the day explains {share:.0%} of how large moves are (of log |move|): networks are told it"
+        yield Setting(name="ahead", value=("@hour_sin", "@hour_cos"), reason=why)
+
+
+def _told_by_hour(prices: pl.DataFrame) -> float:
+    """Give the adjusted R² of log |move| on the UTC hour, series by series and pooled; 0 where it cannot be told."""
+    move = pl.col("price").diff().abs().over("series_id")
+    sizes = prices.select("series_id", hour=pl.col("time").dt.hour(), size=move).filter(pl.col("size") > 0)
+    sizes = sizes.with_columns(pl.col("size").log())
+    inside = [
+        sizes.group_by(keys).agg(pl.len(), square=(pl.col("size") - pl.col("size").mean()).pow(2).sum())
+        for keys in (["series_id", "hour"], ["series_id"])
+    ]
+    cells, series = (len(frame) for frame in inside)
+    if cells == series or sizes.height < MOVES_AN_HOUR * cells:
+        return 0.0
+    unexplained, total = (float(frame["square"].sum()) for frame in inside)
+    return 1 - (unexplained / (sizes.height - cells)) / (total / (sizes.height - series)) if total else 0.0
 
 
 def _memory(summary: pl.DataFrame) -> Iterator[Setting]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -80,6 +81,23 @@ def test_prices_of_a_block_are_forecast_together(tmp_path: Path) -> None:
     walk = 50 + np.cumsum(np.random.default_rng(2).standard_normal(len(hours)) / 10)
     frame = pl.DataFrame({"time": hours, "available_time": known, "price": walk})
     assert proposed(tmp_path, frame)[1].fit.horizon == 24
+
+
+def hourly(size: np.ndarray) -> pl.DataFrame:
+    """Make hours of a walk whose moves have these sizes."""
+    moves = size * np.random.default_rng(3).standard_t(5, len(size))
+    times = [START + timedelta(hours=k) for k in range(len(size))]
+    return pl.DataFrame({"time": times, "price": 100 * np.exp(np.cumsum(moves))})
+
+
+def test_networks_are_told_the_hour_where_moves_follow_it(tmp_path: Path) -> None:
+    """Moves three times as large in eight hours of the day ask for the clock; alike, or too few, they do not."""
+    busy = np.where(np.arange(24 * 100) % 24 < 8, 0.003, 0.001)
+    proposal, config = proposed(tmp_path, hourly(busy))
+    assert (config.past, config.ahead) == ((), ("@hour_sin", "@hour_cos"))
+    assert re.search(r"the hour of the day explains 1\d% of how large moves are", proposal.toml())
+    assert proposed(tmp_path, hourly(np.full(24 * 100, 0.002)))[1].ahead == ()
+    assert proposed(tmp_path, hourly(busy[: 24 * 40]))[1].ahead == ()
 
 
 def test_every_setting_has_its_reason_and_every_finding_is_shown(tmp_path: Path) -> None:

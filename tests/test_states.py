@@ -317,7 +317,7 @@ def test_each_tick_comes_with_the_calendar_of_its_own_time(ticks: list[tuple[str
     session = LOOKING
     session.given.clear()
     # each price tells its time: the k-th hour costs k + 1
-    done = apply(Stream(session, max_series=1000), [(name, US + k * HOUR, k + 1.0) for name, k in ticks])
+    done = Stream(session, max_series=1000).apply(Ticks.of((name, US + k * HOUR, k + 1.0) for name, k in ticks))
     price = np.concatenate([o.price[o.mask] for o in session.given] or [np.empty(0)])
     assert len(price) == len(done.tick)
     time = US + (price.astype(np.int64) - 1) * HOUR
