@@ -16,6 +16,7 @@ from pipeline.backtest import BacktestConfig
 from pipeline.calendar_features import of_calendar
 from pipeline.clock import moment
 from pipeline.compare import CompareConfig
+from pipeline.covariates import Due
 from pipeline.fitting import KINDS, MODELS, FitConfig
 from pipeline.ingest import IngestConfig
 from pipeline.stream import StreamConfig
@@ -52,6 +53,9 @@ class Config:
         electricity load of the next hours is forecast: for each step the value of its time, as it is known when the
         price of the origin is. Features of the calendar are of the time s bars after the origin. A name may stand in
         both.
+    due : {"origin", "target"}
+        When a forecast is due, and so which covariates are known: with the price of its origin, or just before the next
+        price is published, as the forecasts of load and wind are before a day-ahead auction.
     transform : {"log", "asinh"}
         Scale on which models work: log returns, or asinh differences where prices fall below zero.
     ingest : IngestConfig
@@ -78,6 +82,7 @@ class Config:
     block: int = 1
     past: tuple[str, ...] = ()
     ahead: tuple[str, ...] = ()
+    due: Due = "origin"
     transform: TransformKind = "log"
     ingest: IngestConfig = IngestConfig()
     split: SplitConfig = SplitConfig()

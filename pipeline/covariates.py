@@ -1,11 +1,13 @@
 """Covariates as they were known at the origin: from the store beside a panel, aligned with its prices.
 
-The one rule. A covariate of a time τ, seen from a price, is the value of the latest time up to τ that was known when
-that price became known, and of several vintages of this time the latest one known by then. So what was not known yet
-is the latest known value carried forward, and no later vintage is ever seen. A price becomes known at the
-`available_time` of its *first* vintage: a price that is revised a year later is not forecast from what was known a year
-later. Where nothing was known yet, the median of what the series had before the end of train stands in, or that of all
-series where this one has none: no price is lost.
+The one rule. A covariate of a time τ, seen from an origin, is the value of the latest time up to τ that was known when
+the forecast was due, and of several vintages of this time the latest one known by then. So what was not known yet is
+the latest known value carried forward, and no later vintage is ever seen. A forecast is due when the price of its
+origin becomes known, or, with `due = "target"`, just before the next price does: of an auction the prices of a day are
+known long before those of the next are asked for, and the forecasts of load and wind come between. A price becomes
+known at the `available_time` of its *first* vintage: a price that is revised a year later is not forecast from what was
+known a year later. Where nothing was known yet, the median of what the series had before the end of train stands in, or
+that of all series where this one has none: no price is lost.
 
 τ is the price's own time for `past` and the time of each target for `ahead`. Targets after the last price are the next
 times at which the store has covariates of the series, where those stand beside its last prices, then further bars.
@@ -25,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, product
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -35,6 +38,8 @@ from pipeline.calendar_features import of_calendar
 from pipeline.moves import known_ahead, known_beside
 from pipeline.prices import KEY, PriceStore, digest
 from pipeline.windows import Panel
+
+Due = Literal["origin", "target"]
 
 _NEVER = np.iinfo(np.int64).min
 
@@ -80,6 +85,7 @@ def with_covariates(
     horizon: int,
     until: int,
     known_at: datetime | None = None,
+    due: Due = "origin",
 ) -> tuple[Panel, str]:
     """Put covariates of the store beside the prices of a panel.
 
@@ -97,12 +103,15 @@ def with_covariates(
         End of train, microseconds since 1970, UTC: what stands in where nothing was known is fitted before it.
     known_at : datetime, optional
         Moment after which nothing is read.
+    due : {"origin", "target"}
+        Whether a forecast is due when the price of its origin becomes known, or just before the next price does.
 
     Returns
     -------
     Panel
         `past[n, t]` is of the time of price t; `future[n, t, s]` is of the (s + 1)-th observation after t, and both
-        were known when price t was. Beside blocks there is a column for each price m, named `<covariate>.<m>`.
+        were known when the forecast from t was due. Beside blocks there is a column for each price m, named
+        `<covariate>.<m>`.
         Features of the calendar, one a block, are those of `moves.known_beside` and `known_ahead`.
     str
         sha256 of all vintages that were read; empty where none was.
@@ -117,7 +126,7 @@ def with_covariates(
     held_past, held_ahead = (tuple(name for name in names if not of_calendar(name)) for names in (past, ahead))
     covered, sha256 = panel, ""
     if held_past or held_ahead:
-        covered, sha256 = _of_store(panel, store, held_past, held_ahead, horizon, until, known_at)
+        covered, sha256 = _of_store(panel, store, held_past, held_ahead, horizon, until, known_at, due)
     past, ahead = (_per_price(names, panel.block) for names in (past, ahead))
     covered = replace(
         covered,
@@ -137,6 +146,7 @@ def _of_store(
     horizon: int,
     until: int,
     known_at: datetime | None,
+    due: Due,
 ) -> tuple[Panel, str]:
     """Put columns of the store beside the prices; the digest is of all their vintages."""
     wanted = tuple(dict.fromkeys((*past, *ahead)))
@@ -144,6 +154,7 @@ def _of_store(
     parts = {str(name): part for (name,), part in rows.partition_by("series_id", as_dict=True).items()}
     histories = {name: _histories(name, panel.names, parts, rows, until) for name in wanted}
     moment = _moments(panel, store)
+    moment = _before_the_next(moment, panel.length) if due == "target" else moment
     times = [_times(parts[name]) if name in parts else np.empty(0, np.int64) for name in panel.names]
     covered = replace(
         panel,
@@ -237,6 +248,16 @@ def _moments(panel: Panel, store: PriceStore) -> NDArray[np.int64]:
         place = np.minimum(np.searchsorted(time, wanted), len(time) - 1)
         moment[row] = np.where(time[place] == wanted, available[place], _NEVER).max(axis=1)
     return moment
+
+
+def _before_the_next(moment: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the moment [N, T] just before the next price is known; after the last price that is a usual spacing on."""
+    later = moment.copy()
+    later[:, :-1] = moment[:, 1:] - 1
+    for row, count in enumerate(length):
+        usual = int(np.median(np.diff(moment[row, :count]))) if count > 1 else 1
+        later[row, count - 1 :] = moment[row, count - 1] + max(usual, 1) - 1
+    return np.maximum(later, moment)
 
 
 def _past(panel: Panel, moment: NDArray[np.int64], histories: list[list[_History]]) -> NDArray[np.float32]:

@@ -124,8 +124,10 @@ def _covered(config: Config, store: PriceStore, prices: Panel, until: int, sha25
     if not (config.past or config.ahead):
         return prices, sha256
     shape = {"past": config.past, "ahead": config.ahead, "horizon": config.fit.horizon}
-    covered, beside = with_covariates(prices, store, **shape, until=until, known_at=config.known_at_time)
-    return covered, hashlib.sha256(orjson.dumps([sha256, beside, config.past, config.ahead])).hexdigest()
+    covered, beside = with_covariates(
+        prices, store, **shape, until=until, known_at=config.known_at_time, due=config.due
+    )
+    return covered, hashlib.sha256(orjson.dumps([sha256, beside, config.past, config.ahead, config.due])).hexdigest()
 
 
 def _modelled(config: Config, store: PriceStore) -> list[str]:
@@ -284,8 +286,8 @@ def _check_fit_of(prices: Panel, name: str, about: dict[str, Any]) -> None:
     fitted = tuple(about["series"])
     if fitted != prices.names:
         raise DataError(
-            f"backtest of {name}: fitted on series {list(fitted)}, but store and settings give {list(prices.names)}. Run "
-            f"`statecast train {name}` again"
+            f"backtest of {name}: fitted on series {list(fitted)}, but store and settings give {list(prices.names)}. "
+            f"Run `statecast train {name}` again"
         )
 
 

@@ -133,6 +133,20 @@ def test_nothing_after_known_at_is_read(tmp_path: Path) -> None:
     assert digest != everything
 
 
+def test_a_forecast_that_is_due_before_the_next_price_sees_what_came_in_between(tmp_path: Path) -> None:
+    """Of an auction, a day's load is known after the prices before it and before its own: due `target` sees it."""
+    day = 24
+    prices = [("a", day * d, day * (d - 1) - 12, 100.0 + d) for d in range(1, 5)]
+    load = [("a", day * d, day * (d - 1) - 14, 10.0 * d) for d in range(1, 6)]
+    store = store_of(tmp_path, prices, load=[*load, ("a", day * 3, day * 2 - 11, 99.0)])
+    shape = {"past": ("load",), "ahead": ("load",), "horizon": 1, "until": FOREVER}
+    at_origin, _ = with_covariates(panel_of(store), store, **shape)
+    at_target, _ = with_covariates(panel_of(store), store, **shape, due="target")
+    np.testing.assert_array_equal(at_origin.future[0, :, 0, 0], [10, 20, 30, 40])
+    np.testing.assert_array_equal(at_target.future[0, :, 0, 0], [20, 30, 40, 50])
+    np.testing.assert_array_equal(at_target.past[0, :, 0], [10, 20, 99, 40])
+
+
 VINTAGES = st.lists(
     st.tuples(st.sampled_from("ab"), st.integers(0, 14), st.integers(-4, 18), st.integers(1, 999)),
     min_size=1,
