@@ -77,8 +77,7 @@ def load(path: Path) -> tuple[Forecaster, dict[str, Any]]:
         raise ModelError(f"{path}: {unknown('core', facts['core'], _BUILD)}")
     try:
         core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, facts["settings"])
-        # earlier versions did not write the names
-        names = (tuple(facts.get(side, ())) for side in ("past_names", "future_names"))
+        names = (tuple(facts[side]) for side in ("past_names", "future_names"))
         forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core, *names)
         forecaster.load_state_dict(tensors)
     except (KeyError, RuntimeError) as error:
