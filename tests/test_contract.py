@@ -72,9 +72,9 @@ def conformal(core: Core, tracked: int) -> Core:
 
 
 def dayahead(**settings: object) -> Core:
-    """Make an ensemble for blocks of four prices with two covariates a price, with random weights."""
+    """Make an ensemble for blocks of four prices with two covariates and the weekday, with random weights."""
     torch.manual_seed(3)
-    return DayAhead(DayAheadConfig(hidden=6, width=8, **settings), block=4, future=9, series=3)  # type: ignore[arg-type]
+    return DayAhead(DayAheadConfig(hidden=6, width=8, **settings), block=4, future=3, series=3)  # type: ignore[arg-type]
 
 
 KINDS: dict[str, Callable[[], Core]] = {
