@@ -174,6 +174,12 @@ def moves(panel: Panel, transform: Transform, until: int) -> list[NDArray[np.flo
     return out
 
 
+def move_times(panel: Panel, transform: Transform, until: int) -> list[NDArray[np.int64]]:
+    """Give the time at which each of `moves` ends, microseconds since 1970, UTC."""
+    there = np.logical_or.reduce(counts(panel, transform), axis=2) & (panel.time < until)
+    return [time[there[row]][1:] for row, time in enumerate(panel.time)]
+
+
 def typical_move(panel: Panel, transform: Transform, until: int) -> float:
     """Give the median over the series that move of the root mean square move before the time `until`.
 
