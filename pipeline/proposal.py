@@ -44,8 +44,8 @@ BARS = {"1s": 1, "10s": 10, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "1d": 
 CLOCK = 0.02
 """Share of the variance of log |move| that the hour of the day must explain before networks are told the hour.
 
-Of four coins it explained 1 %, and networks that were told the hour were no better; of five hourly currencies 3 to
-14 %, and they were (docs/benchmarks.md)."""
+Of four coins it explained 1 %, and networks that were told the hour were no better; of four hourly currencies and gold
+3 to 14 %, and they were (docs/benchmarks.md)."""
 
 MOVES_AN_HOUR = 50
 """Moves that each hour of the day must have, on average, before that share is believed."""
