@@ -59,7 +59,7 @@ def test_names_of_covariates_come_back_in_their_order(tmp_path: Path) -> None:
     assert (after.past_names, after.future_names) == names
     tensors, facts = load_tensors(path)
     save_tensors(path, tensors, {k: v for k, v in facts.items() if not k.endswith("_names")})
-    with pytest.raises(ModelError, match="past_names.* Train it again"):
+    with pytest.raises(ModelError, match=r"past_names.* Train it again"):
         load(path)
 
 

@@ -45,7 +45,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def of_kind(kind: str) -> Forecaster:
     """Make a forecaster of one kind on the log transform, with as many names as it reads covariates."""
     core = KINDS[kind]()
-    names = ("volume", "@hour")[: core.past], ("load", "@weekday_sin", "sun")[: core.future]
+    more = tuple(f"x{k}" for k in range(core.past + core.future))
+    names = ("volume", "@hour", *more)[: core.past], ("load", "@weekday_sin", "sun", *more)[: core.future]
     return Forecaster(kind, LogReturn(), core, *names).eval()
 
 
