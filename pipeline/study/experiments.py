@@ -14,6 +14,7 @@ from pipeline.study import (
     clipping,
     clipping_on_prices,
     cost,
+    decoder,
     dropout,
     gradients,
     memory,
@@ -42,6 +43,9 @@ _ORDER = (
     dropout.EXPERIMENT,
     cells.EXPERIMENT,
     transformer.EXPERIMENT,
+    decoder.ECHO,
+    decoder.ATTENTION,
+    decoder.FORCING,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ORDER}
