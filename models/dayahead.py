@@ -72,6 +72,8 @@ class DayAheadConfig:
         Units of both layers of each member's MLP, 1 to 4096.
     dropout : float
         Share of inputs and units that is hidden while training, 0 to 0.9.
+    state_dropout : float
+        Share of what a GRU puts out that is hidden while training, 0 to 0.9.
     """
 
     members: int = 8
@@ -79,6 +81,7 @@ class DayAheadConfig:
     hidden: int = 64
     width: int = 128
     dropout: float = 0.1
+    state_dropout: float = 0.5
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -86,6 +89,7 @@ class DayAheadConfig:
             ("hidden", 1, 4096),
             ("width", 1, 4096),
             ("dropout", 0, 0.9),
+            ("state_dropout", 0, 0.9),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
@@ -157,22 +161,30 @@ class DayAhead(nn.Module):
         self.output = Dense(members, width, block * len(LEVELS), 0.1)
         with torch.no_grad():
             self.output.bias.unflatten(-1, (block, -1))[..., 1:] = -2.0
-        for name, fixed in self._constants(series).items():
-            self.register_buffer(name, fixed)
+        for name, unit in self._units(series).items():
+            self.register_buffer(name, unit)
+        for name, fixed in self._constants().items():
+            self.register_buffer(name, fixed, persistent=False)
 
-    def _constants(self, series: int) -> dict[str, Tensor]:
-        """Name what is fitted before training, or never."""
+    def _constants(self) -> dict[str, Tensor]:
+        """Name what follows from the shape."""
         levels, members = self.config.levels, self.config.members
         return {
-            "df": torch.full((1,), float("nan")),
             "maps": torch.stack([_maps(levels[k % len(levels)], self.block) for k in range(members)]),
             "each": torch.ones(members, 1, 1),
+            "away": away_from_median(),
+            "weekdays": torch.arange(7.0),
+        }
+
+    def _units(self, series: int) -> dict[str, Tensor]:
+        """Name what is fitted before training."""
+        members = self.config.members
+        return {
+            "df": torch.full((1,), float("nan")),
             "center": torch.zeros(1 + series, self.future - 1),
             "unit": torch.ones(1 + series, self.future - 1),
             "price_unit": torch.ones(members, 1, 1),
             "target_unit": torch.ones(members, 1, 1),
-            "away": away_from_median(),
-            "weekdays": torch.arange(7.0),
         }
 
     def fit_covariates(self, of_series: list[Tensor]) -> None:
@@ -296,11 +308,11 @@ class DayAhead(nn.Module):
             top.append(hidden)
         return torch.stack(top, 2), hidden
 
-    def quantiles(self, features: Array, hidden: Array, dropout: float = 0.0) -> Array:
+    def quantiles(self, features: Array, hidden: Array, *, dropout: float = 0.0, state_dropout: float = 0.0) -> Array:
         """Give each member's quantiles [E, N, M, Q] of the next block over the local level, in target units."""
         xp, members = namespace(hidden), self.config.members
-        seen, remembered = (_hide(x, dropout) for x in (features, hidden))
-        inner = xp.relu(self.first_of_features(seen) + self.first_of_state(remembered))
+        remembered = self.first_of_state(_hide(hidden, state_dropout))
+        inner = xp.relu(self.first_of_features(_hide(features, dropout)) + remembered)
         inner = xp.relu(self.second(_hide(inner, dropout)))
         raw = xp.reshape(self.output(_hide(inner, dropout)), (members, -1, self.block, len(LEVELS)))
         middle, steps = xp.split(raw, [1, len(LEVELS) - 1], 3)
@@ -309,7 +321,8 @@ class DayAhead(nn.Module):
 
     def loss(self, features: Tensor, hidden: Tensor, target: Tensor) -> Tensor:
         """Give the mean pinball loss over the levels [E, N, M] of targets [E, N, M] over the level, in target units."""
-        error = target[..., None] - self.quantiles(features, hidden, self.config.dropout)
+        hide = {"dropout": self.config.dropout, "state_dropout": self.config.state_dropout}
+        error = target[..., None] - self.quantiles(features, hidden, **hide)
         levels = error.new_tensor(LEVELS)
         return torch.maximum(levels * error, (levels - 1) * error).mean(-1)
 
