@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from test_contract import recurrent
 
+from models.decoder import DecoderConfig
+from models.errors import ModelError
+from models.forecaster import Forecaster
+from models.transforms import LogReturn
+from pipeline.attention import attention
+from pipeline.figures import attention_map
 from pipeline.study.decoder import Drawn, run_echo
 from pipeline.study.echo import SIZE, echo
 from pipeline.study.experiment import Conditions
@@ -27,3 +34,16 @@ def test_the_experiment_tests_every_decoder_against_the_one_without_attention() 
     assert labels == ["no attention", "gru, one linear output", "dot", "additive"]
     assert finding.rows[0]["CRPS saved"] == 0
     assert "Against attention no attention" in finding.answer
+
+
+def test_where_a_decoder_looks_can_be_drawn() -> None:
+    """Weights of each place add up to 1, the figure has a cell each, and a model without attention is refused."""
+    data = echo(120, series=2, lag=3)
+    core = recurrent("seq2seq", horizon=2, decoder=DecoderConfig(window=6))
+    weights = attention(Forecaster("seq2seq", LogReturn(), core).eval(), data)
+    assert weights.shape == (2, 2, 6)
+    np.testing.assert_allclose(weights.sum(2), 1, rtol=1e-6)
+    figure = attention_map(weights[0], model="seq2seq", series="echo0")
+    assert figure.axes[0].collections[0].get_array().size == 2 * 6  # type: ignore[union-attr]
+    with pytest.raises(ModelError, match="expected a seq2seq model with attention"):
+        attention(Forecaster("gru", LogReturn(), recurrent("gru")).eval(), data)

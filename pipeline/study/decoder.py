@@ -6,10 +6,13 @@ Comes in: prices, or sizes. Goes out: findings. Imported by the list of experime
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from models.transforms import LogReturn
+from pipeline.attention import attention
+from pipeline.figures import attention_map
 from pipeline.steps import Data
-from pipeline.study.arms import Arm, Sizes, compared
+from pipeline.study.arms import Arm, Sizes, compared, fitted
 from pipeline.study.echo import echo
 from pipeline.study.experiment import Conditions, Experiment, Finding
 from pipeline.windows import SplitConfig, split
@@ -58,7 +61,12 @@ def run_echo(sizes: Drawn, conditions: Conditions) -> Finding:
     panel = echo(sizes.length, lag=LAG, seed=conditions.seed)
     drawn = Data(panel=panel, split=split(panel, SplitConfig()), transform=LogReturn(), sha256="")
     faster = [replace(a, settings={**a.settings, "training.learning_rate": 1e-2}) for a in ATTENDING]
-    return compared(faster, sizes, replace(conditions, data=drawn), setting="attention")
+    finding = compared(faster, sizes, replace(conditions, data=drawn), setting="attention")
+    forecaster, _ = fitted(faster[-1], drawn, sizes.epochs, conditions.seed)
+    weights = attention(forecaster, panel).mean(0)
+    return replace(
+        finding, figure=partial(attention_map, weights, model="additive attention", series="moves that come again")
+    )
 
 
 def run_attention(sizes: Sizes, conditions: Conditions) -> Finding:
@@ -78,7 +86,7 @@ ECHO = Experiment(
         f"Each move copies the one {LAG} steps before (75 % of its variance), so that the next {STEPS} moves stand in "
         "the past, each at another place. A network that must keep them all in one vector forgets; a decoder that "
         "looks back on the last 24 outputs of its encoder (Bahdanau, Cho & Bengio 2015; `network.decoder.attention`) "
-        "finds them."
+        "finds them; the figure shows at which age it looks, for each step."
     ),
     sizes={"quick": Drawn(epochs=8, levels=0), "full": Drawn(epochs=20, seeds=2, levels=0, length=1500)},
     run=run_echo,
