@@ -183,6 +183,31 @@ def hidden_state(path: StatePath, last: int = 500) -> Figure:
     return figure
 
 
+def attention_map(weights: np.ndarray, *, model: str, series: str) -> Figure:
+    """Draw where a decoder looks back: a row for each place of the forecast, a column for each age of what it reads.
+
+    Parameters
+    ----------
+    weights : float [S*M, W]
+        The newest first; those of a row add up to 1.
+    model, series : str
+        What looks back on what, for the title.
+    """
+    places, window = weights.shape
+    figure, (ax,) = canvas(1, 1, width=7.0, height=1.8 + min(0.25 * places, 4.0))
+    mesh = ax.pcolormesh(
+        np.arange(window), np.arange(1, places + 1), weights, cmap="Blues", vmin=0.0, shading="nearest", rasterized=True
+    )
+    ax.grid(visible=False)
+    ax.invert_yaxis()
+    ax.set_xlabel("age of the output that is read (moves before the origin)")
+    ax.set_ylabel("place of the forecast")
+    ax.set_title(f"{model} on {series}: where it looks back")
+    figure.colorbar(mesh, ax=ax, label="weight", pad=0.01, aspect=12)
+    figure.set_label(f"Weights of {model} on the last {window} outputs of its encoder, by place of the forecast")
+    return figure
+
+
 def price_history(name: str, time: np.ndarray, price: np.ndarray, marks: Mapping[str, np.ndarray]) -> Figure:
     """Draw the prices of a series and, below, its moves, with what the checks found marked in both.
 
