@@ -224,13 +224,13 @@ def _together(prices: pl.DataFrame) -> float:
 
 def _clock(prices: pl.DataFrame) -> Iterator[Setting]:
     """Propose to tell networks the hour where the size of moves follows it and prices come one by one."""
-    share = _told_by_hour(prices)
+    share = told_by_hour(prices)
     if share >= CLOCK and _together(prices) < 2:
         why = f"the hour of the day explains {share:.0%} of how large moves are (of log |move|): networks are told it"
         yield Setting(name="ahead", value=("@hour_sin", "@hour_cos"), reason=why)
 
 
-def _told_by_hour(prices: pl.DataFrame) -> float:
+def told_by_hour(prices: pl.DataFrame) -> float:
     """Give the adjusted R² of log |move| on the UTC hour, series by series and pooled; 0 where it cannot be told."""
     move = pl.col("price").diff().abs().over("series_id")
     sizes = prices.select("series_id", hour=pl.col("time").dt.hour(), size=move).filter(pl.col("size") > 0)
