@@ -20,7 +20,20 @@ if TYPE_CHECKING:
     from pipeline.prices import PriceStore
     from pipeline.session import Session
 
-KINDS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru", "transformer", "seq2seq")
+KINDS = (
+    "last_value",
+    "drift",
+    "ar",
+    "ar_t",
+    "garch",
+    "rnn",
+    "lstm",
+    "gru",
+    "transformer",
+    "seq2seq",
+    "point",
+    "categorical",
+)
 """Names of the models, for help and completion; those of `pipeline.fitting`, without what fits them."""
 
 

@@ -97,7 +97,7 @@ class Decoder(nn.Module):
     hidden : int
         H, of the encoder and of the decoder.
     config : DecoderConfig
-    head : {"t", "quantile"}
+    head : {"t", "quantile", "point"}
         What is said of each increment.
     horizon, block, future : int
         S, M and the number of covariates known ahead of a step.
@@ -107,7 +107,7 @@ class Decoder(nn.Module):
     Raises
     ------
     ConfigError
-        Both directions are asked for where nothing is known ahead.
+        Both directions are asked for where nothing is known ahead, or a head whose increments cannot be added up.
     """
 
     index: Tensor
@@ -128,6 +128,11 @@ class Decoder(nn.Module):
             raise ConfigError(
                 "decoder.ahead: 'bidirectional' reads covariates known ahead, and there are none. Name them under "
                 "ahead in the settings, or set it to 'plain'"
+            )
+        if head not in HEADS:
+            raise ConfigError(
+                f"head: expected one of {', '.join(HEADS)} for a decoder, which adds up increments, got {head!r}. "
+                "Probabilities of bins cannot be added up"
             )
         self.hidden, self.config, self.future = hidden, config, future
         self.horizon, self.block, self.places = horizon, block, horizon * block

@@ -22,7 +22,7 @@ from models.core import Distribution, Tick, over_time
 from models.decoder import Decoder, DecoderConfig
 from models.encoder import Encoder
 from models.errors import ConfigError, unknown
-from models.heads import HEADS, HeadKind
+from models.heads import HEADS, CategoricalHead, HeadKind
 from models.inputs import Inputs
 from models.observation import Array, State, StateTensor
 from models.operations import namespace
@@ -42,8 +42,8 @@ class NetworkConfig:
         Layers stacked, 1 to 8.
     dropout : float
         Share dropped between layers while training, in a transformer inside of them too, 0 to 0.9; needs two layers.
-    head : {"t", "quantile"}
-        Student t, or monotone quantiles without a density.
+    head : {"t", "quantile", "point", "categorical"}
+        Student t, monotone quantiles without a density, squared error, or probabilities of bins of the move.
     memories : tuple of int
         Lengths in moves of the running scales, increasing.
     elapsed : bool
@@ -51,6 +51,10 @@ class NetworkConfig:
     embedding : int
         Width of what is learned of each series and read beside its moves, 0 to 256: 0 is none. A series that was
         never seen has the row of an average one.
+    bins : int
+        Bins of a categorical head, odd, 3 to 501; other heads have none.
+    token : int
+        Width of what is learned of each of these bins and read where the last move was in it, 1 to 256.
     transformer : TransformerConfig
         What only a transformer has.
     decoder : DecoderConfig
@@ -64,11 +68,14 @@ class NetworkConfig:
     memories: tuple[int, ...] = (10, 100)
     elapsed: bool = False
     embedding: int = 0
+    bins: int = 41
+    token: int = 8
     transformer: TransformerConfig = TransformerConfig()
     decoder: DecoderConfig = DecoderConfig()
 
     def __post_init__(self) -> None:
-        for name, low, high in (("hidden", 1, 4096), ("layers", 1, 8), ("dropout", 0, 0.9), ("embedding", 0, 256)):
+        whole = (("hidden", 1, 4096), ("layers", 1, 8), ("embedding", 0, 256), ("bins", 3, 501), ("token", 1, 256))
+        for name, low, high in (("dropout", 0, 0.9), *whole):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
         if self.dropout and self.layers == 1:
@@ -76,6 +83,8 @@ class NetworkConfig:
                 f"dropout: {self.dropout} has no effect with one layer, because it acts between layers only (dropping "
                 "units along time would break the carried state). Set layers to 2 or more, or dropout to 0"
             )
+        if self.bins % 2 == 0:
+            raise ConfigError(f"bins: expected an odd number, so that one bin has the median in it, got {self.bins}")
         if not self.memories or min(self.memories) < 2 or list(self.memories) != sorted(set(self.memories)):
             raise ConfigError(f"memories: expected increasing lengths of 2 or more, got {self.memories}")
 
@@ -122,8 +131,12 @@ BODIES: dict[str, Callable[[int, NetworkConfig], Any]] = {
     **{kind: _recurrent(kind) for kind in ("rnn", "lstm", "gru")},
     "transformer": _transformer,
     "seq2seq": _encoder,
+    **{kind: _recurrent("lstm") for kind in ("point", "categorical")},
 }
 """How the body of each kind of network is built, from the width of its inputs and the settings."""
+
+HEAD_OF: dict[str, HeadKind] = {"point": "point", "categorical": "categorical"}
+"""Head of the kinds that are named after theirs; the others have that of the settings."""
 
 UNSEEN_SHARE = 0.1
 """Share of lanes that are trained as if their series had never been seen, so that row 0 is that of an average one."""
@@ -169,12 +182,19 @@ class Network(nn.Module):
         self.inputs = Inputs(config.memories, unit=unit, **shape)
         if config.embedding:
             self.embedding = nn.Embedding(1 + series, config.embedding)
-        self.body: Body = BODIES[kind](self.inputs.width + config.embedding, config)  # type: ignore[assignment]
+        head = HEAD_OF.get(kind, config.head)
+        if head == "categorical":
+            self.tokens = nn.Embedding(config.bins, config.token)
+        read = config.token * block if head == "categorical" else 0
+        self.body: Body = BODIES[kind](self.inputs.width + config.embedding + read, config)  # type: ignore[assignment]
+        width = self.body.width + horizon * future
         if kind == "seq2seq":
             ahead = {"horizon": horizon, "block": block, "future": future, "columns": columns}
-            self.head = Decoder(config.hidden, config.decoder, config.head, **ahead)
+            self.head = Decoder(config.hidden, config.decoder, head, **ahead)
+        elif head == "categorical":
+            self.head = CategoricalHead(width, horizon, block, config.bins)
         else:
-            self.head = HEADS[config.head](self.body.width + horizon * future, horizon, block)
+            self.head = HEADS[head](width, horizon, block)
 
     @property
     def df(self) -> Tensor:
@@ -206,6 +226,11 @@ class Network(nn.Module):
         rows = ticks.series.repeat_interleave(time)
         distribution = self.head.distribution(flat, scale_BTM.flatten(0, 1), rows)
         return over_time(distribution, time), {**following, **carried}
+
+    def fit_targets(self, targets: Tensor, weight: Tensor) -> None:
+        """Fit what the head takes from targets [B, L, S, M] of the *train split*, those of weight 0 left out."""
+        if isinstance(self.head, CategoricalHead):
+            self.head.bins.fit(targets, weight)
 
     def begin_epoch(self, progress: float) -> None:
         """Tell what trains by a schedule which share of the epochs is done."""
@@ -252,7 +277,9 @@ class Network(nn.Module):
         return [(s.name, s) for s in self.body.state_tensors()]
 
     def _embedded(self, x: Array, series: Array) -> Array:
-        """Put what is known of the series [B] beside the features [B, F] or [B, T, F]."""
+        """Put what is learned of the last move and of the series [B] beside the features [B, F] or [B, T, F]."""
+        if isinstance(self.head, CategoricalHead):
+            x = self._with_token(self.head, x)
         if not self.config.embedding:
             return x
         xp = namespace(series)
@@ -261,6 +288,14 @@ class Network(nn.Module):
             of_series = of_series[:, None].expand(-1, x.shape[1], -1)
             return torch.cat([x, of_series], 2)
         return xp.concat([x, of_series], 1)
+
+    def _with_token(self, head: CategoricalHead, x: Array) -> Array:
+        """Put the learned row of the last move's bin beside the features, which begin with the moves."""
+        if isinstance(x, Tensor) and x.ndim == 3:
+            return self._with_token(head, x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        xp = namespace(x)
+        moves, _ = xp.split(x, [self.block, self.inputs.width - self.block], 1)
+        return xp.concat([x, head.bins.rows(self.tokens.weight, moves)], 1)
 
     def _with_known_ahead(self, top: Array, future: Array) -> Array:
         """Put the covariates known ahead beside what the body puts out."""

@@ -233,6 +233,8 @@ class Training:
         self.forecaster = Forecaster(kind, transform, core, *names).to(self.device)
         with cpu_threads(config.threads):
             self.train, self.validation, self.layout, self.continued = self._prepare(panel, split)
+        if start is None:
+            core.fit_targets(self.train.targets, self.train.weight)
         self.targets = int(self.train.weight.count_nonzero())
         matrices = [p for p in core.parameters() if p.ndim > 1]
         others = [p for p in core.parameters() if p.ndim <= 1]

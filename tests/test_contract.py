@@ -120,6 +120,12 @@ KINDS: dict[str, Callable[[], Core]] = {
         "seq2seq", horizon=2, block=4, future=3, decoder=DecoderConfig(window=3, ahead="bidirectional")
     ),
     "dayahead": lambda: dayahead(members=3),
+    "point": lambda: recurrent("point"),
+    "point_block": lambda: recurrent("point", block=2, horizon=2),
+    "categorical": lambda: recurrent("categorical"),
+    "categorical_steps": lambda: recurrent("categorical", bins=21, token=3, horizon=3, past=2, future=2),
+    "categorical_block": lambda: recurrent("categorical", block=4, embedding=2, series=3),
+    "decoder_point": lambda: recurrent("seq2seq", head="point", horizon=2, decoder=DecoderConfig(window=3)),
     "calibrated_dayahead": lambda: conformal(dayahead(members=2, levels=(7,)), 1),
     "calibrated_once": lambda: conformal(recurrent("gru", horizon=2), 0),
     "calibrated_plain": lambda: conformal(recurrent("gru"), 1),

@@ -542,3 +542,35 @@ def test_a_finished_fit_resumes_to_its_own_weights(tmp_path: Path) -> None:
     again = fit_network(begin(checkpoint=path), told.append)
     assert told == []
     assert not differ(weights(first), weights(again))
+
+
+def test_the_point_kind_comes_down_to_the_noise_of_a_sine() -> None:
+    """On moves that are a sine under noise its squared error is the variance of the noise; that of no move is thrice it."""
+    rng, time = np.random.default_rng(4), np.arange(400)
+    waves = [0.01 * np.sin(2 * np.pi * (time / 19 + rng.random())) for _ in range(16)]
+    prices = panel_of([wave + 0.005 * rng.normal(size=400) for wave in waves])
+    parts = make_split(prices, SplitConfig())
+    config = TrainingConfig(lanes=16, chunk=16, epochs=40, learning_rate=1e-2, device="cpu")
+    shape = NetworkConfig(hidden=12, memories=(100,))
+    fitted = fit_network(Training("point", prices, parts, LogReturn(), network=shape, config=config))
+    rows = walk_forward(fitted, prices, parts.origins(prices, "test", 1))
+    error, still = ((rows.outcome - rows.loc) ** 2).mean(), (rows.outcome**2).mean()
+    assert error < 1.1 * 0.005**2
+    assert still > 2.5 * 0.005**2
+    assert np.sqrt(error) == pytest.approx(rows.scale.mean(), rel=0.1)
+
+
+def test_bins_are_those_of_the_train_targets_and_stay_at_a_warm_start() -> None:
+    """Garbage from validation on changes no edge, other train prices do, and who begins at a fit keeps its edges."""
+    shape = {"network": NetworkConfig(hidden=4, bins=5), "config": TrainingConfig(lanes=4, epochs=1, device="cpu")}
+    prices, parts = market(300, 250)
+
+    def edges(panel: Panel, **given: Any) -> torch.Tensor:
+        return Training("categorical", panel, parts, LogReturn(), **shape, **given).core.head.bins.edges
+
+    clean = edges(prices)
+    assert torch.equal(clean, edges(garbage_from(prices, parts.train_end_time)))
+    other, _ = market(300, 250, seed=1)
+    assert not torch.equal(clean, edges(other))
+    start = fit_network(Training("categorical", prices, parts, LogReturn(), **shape))
+    assert torch.equal(clean, edges(other, start=start))
