@@ -310,7 +310,7 @@ def fit_linear(ticks: Tick, targets: Tensor, shape: Shape, config: ArxConfig | L
         A series has too few origins at which all lags and targets are known, or does not vary.
     """
     kind = "arx" if isinstance(config, ArxConfig) else "lear"
-    warm = (~ticks.held.any(2)).cumsum(1) > max(shape.lags, shape.targets_back)
+    warm = (~ticks.held.any(2)).cumsum(1) >= max(shape.lags, shape.targets_back + 1)
     wanted = warm & targets.flatten(2).isfinite().all(2)
     core = _centered(kind, shape, ticks, wanted)
     basis = _basis(shape, config)

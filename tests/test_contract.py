@@ -16,6 +16,7 @@ from models.dayahead import DayAhead, DayAheadConfig
 from models.decoder import DecoderConfig
 from models.diurnal import fit_diurnal
 from models.egarch import fit_egarch
+from models.ensemble import Ensemble
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.har import HarConfig, fit_har
@@ -42,18 +43,18 @@ LEAR = LearConfig(lags=(1, 2), targets_back=(1, 3), windows=(60, 200))
 
 
 def linear(config: ArxConfig | LearConfig, *, horizon: int = 1, block: int = 1, past: int = 0, **ahead: int) -> Core:
-    """Fit on simulated moves of two series with covariates, of which the last ahead may be the weekday."""
+    """Fit on simulated moves of three series with covariates, of which the last ahead may be the weekday."""
     rng, shape = np.random.default_rng(4), {"horizon": horizon, "block": block, "past": past, "future": 0} | ahead
-    change = torch.tensor(rng.standard_t(5, size=(2, 300, block)) * 0.01, dtype=torch.float32)
+    change = torch.tensor(rng.standard_t(5, size=(3, 300, block)) * 0.01, dtype=torch.float32)
     ticks = Tick(
         change=change,
         held=torch.zeros_like(change, dtype=torch.bool),
-        series=torch.tensor([1, 2]),
-        past=torch.tensor(rng.normal(size=(2, 300, past)), dtype=torch.float32),
-        future=torch.tensor(rng.normal(size=(2, 300, horizon, shape["future"])), dtype=torch.float32),
-        elapsed=torch.ones(2, 300),
+        series=torch.tensor([1, 2, 3]),
+        past=torch.tensor(rng.normal(size=(3, 300, past)), dtype=torch.float32),
+        future=torch.tensor(rng.normal(size=(3, 300, horizon, shape["future"])), dtype=torch.float32),
+        elapsed=torch.ones(3, 300),
     )
-    targets = torch.tensor(rng.normal(size=(2, 300, horizon, block)) * 0.01)
+    targets = torch.tensor(rng.normal(size=(3, 300, horizon, block)) * 0.01)
     return fit_linear(ticks, targets, shape_of(config, **shape), config)
 
 
@@ -75,6 +76,11 @@ def dayahead(**settings: object) -> Core:
     """Make an ensemble for blocks of four prices with two covariates and the weekday, with random weights."""
     torch.manual_seed(3)
     return DayAhead(DayAheadConfig(hidden=6, width=8, **settings), block=4, future=3, series=3)  # type: ignore[arg-type]
+
+
+def ensemble(*cores: Core) -> Core:
+    """Put cores together by unequal weights."""
+    return Ensemble("mix", cores, torch.arange(1.0, len(cores) + 1))
 
 
 KINDS: dict[str, Callable[[], Core]] = {
@@ -126,6 +132,12 @@ KINDS: dict[str, Callable[[], Core]] = {
     "categorical_steps": lambda: recurrent("categorical", bins=21, token=3, horizon=3, past=2, future=2),
     "categorical_block": lambda: recurrent("categorical", block=4, embedding=2, series=3),
     "decoder_point": lambda: recurrent("seq2seq", head="point", horizon=2, decoder=DecoderConfig(window=3)),
+    "ensemble": lambda: ensemble(recurrent("lstm"), recurrent("lstm", memories=(5, 50))),
+    "mix": lambda: ensemble(fit_garch(MOVES, horizon=2), recurrent("gru", past=2, future=3, horizon=2, elapsed=True)),
+    "mix_without_density": lambda: ensemble(
+        recurrent("gru", head="quantile", horizon=3), autoregressive([0.4, -0.3], [0.3, 0.2, -0.3], [0.5])
+    ),
+    "calibrated_ensemble": lambda: conformal(ensemble(recurrent("gru"), recurrent("transformer")), 1),
     "calibrated_dayahead": lambda: conformal(dayahead(members=2, levels=(7,)), 1),
     "calibrated_once": lambda: conformal(recurrent("gru", horizon=2), 0),
     "calibrated_plain": lambda: conformal(recurrent("gru"), 1),

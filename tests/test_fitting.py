@@ -27,9 +27,11 @@ CONFIG = FitConfig(
     training=TrainingConfig(lanes=4, epochs=2, device="cpu"),
 )
 NETWORKS = ("rnn", "lstm", "gru")
+ALL = (*MODELS, "arx", "har", "egarch")
+"""The models of the default, and the others that need neither blocks nor prices within the day."""
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_model_fits_and_forecasts(name: str) -> None:
     """By its name each model fits a small panel, carries that name, and forecasts its test split."""
     fitted = fit(name, PANEL, SPLIT, LogReturn(), CONFIG)
@@ -44,7 +46,7 @@ def test_every_model_fits_and_forecasts(name: str) -> None:
     assert 0.8 < covered.mean() <= 1.0
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ALL)
 def test_garbage_from_the_test_split_on_leaves_every_tensor_bit_for_bit(name: str) -> None:
     """Overwriting all prices at and after the validation end changes nothing that was fitted."""
     clean = fit(name, PANEL, SPLIT, LogReturn(), CONFIG)
@@ -52,7 +54,7 @@ def test_garbage_from_the_test_split_on_leaves_every_tensor_bit_for_bit(name: st
     assert not differ(weights(clean), weights(dirty))
 
 
-@pytest.mark.parametrize("name", [m for m in MODELS if m not in NETWORKS])
+@pytest.mark.parametrize("name", [m for m in ALL if m not in NETWORKS])
 def test_models_without_a_choice_are_fitted_on_validation_too(name: str) -> None:
     """A change of the last validation price changes the fit of every model that has no epoch to choose."""
     clean = fit(name, PANEL, SPLIT, LogReturn(), CONFIG)
