@@ -4,8 +4,8 @@ From scratch: epochs over the whole history in short chunks of days, all members
 state that the days before it had when they were last seen. Warm: a few steps on chunks of which the first is of the
 latest days and the others are drawn from the whole history, so that a day costs a fraction of a second. That is the
 daily recalibration of Lago, Marcjasz, De Schutter & Weron (2021), Applied Energy 293, 116983, at the cost of replay
-(Ratcliff 1990, Psychological Review 97(2)) in place of a training. AdamW begins anew at each refit: its first steps have
-the size of the rate in every weight, whatever the gradients were before.
+(Ratcliff 1990, Psychological Review 97(2)) in place of a training. AdamW begins anew at each refit: its first steps
+have the size of the rate in every weight, whatever the gradients were before.
 
 Legend: N series, T time, E members, D days of all series one after the other, M prices of a block, F features,
 H hidden, C chunks, L days of a chunk.
