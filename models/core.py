@@ -1,6 +1,6 @@
 """What distinguishes one forecaster from another: how moves become a distribution of the next moves.
 
-The shell in `forecaster.py` does what all share (prices in, validity, prices out); a `Core` does the rest.
+The shell in `shell.py` does what all share (prices in, validity, prices out); a `Core` does the rest.
 
 Legend: B batch, T time, S horizon steps, M prices of one moment, Q quantile levels.
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
-from models.observation import LEVELS, Array, State, StateTensor
+from models.observation import LEVELS, Array, Label, State, StateTensor
 from models.operations import per_price
 
 LEAST_DF = 2.1
@@ -62,8 +62,12 @@ class Distribution:
     df: Array
 
 
-class Core(Protocol):
-    """The part of a forecaster that is its own."""
+Output = TypeVar("Output", covariant=True)
+Parts = TypeVar("Parts", Distribution, Label)
+
+
+class Core(Protocol[Output]):
+    """The part of a forecaster that is its own; that of a classifier gives labels in the place of distributions."""
 
     kind: str
     horizon: int
@@ -85,22 +89,22 @@ class Core(Protocol):
         """List the tensors carried from step to step."""
         ...
 
-    def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
+    def step(self, tick: Tick, state: State) -> tuple[Output, State]:
         """Take in one tick; the distribution is of the moves after it."""
         ...
 
-    def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
+    def unroll(self, ticks: Tick, state: State) -> tuple[Output, State]:
         """Take in many ticks [B, T, ...]; element [:, t] equals what `step` gives after tick t."""
         ...
 
 
-def over_time(distribution: Distribution, time: int) -> Distribution:
-    """Put the time axis back after the batch axis: [B*T, ...] to [B, T, ...]."""
-    parts = {f.name: getattr(distribution, f.name).unflatten(0, (-1, time)) for f in fields(Distribution)}
-    return Distribution(**parts)
+def over_time(output: Parts, time: int) -> Parts:
+    """Put the time axis back after the batch axis, of a distribution or a label: [B*T, ...] to [B, T, ...]."""
+    parts = {f.name: getattr(output, f.name).unflatten(0, (-1, time)) for f in fields(output)}
+    return type(output)(**parts)
 
 
-def scan(core: Core, ticks: Tick, state: State) -> tuple[Distribution, State]:
+def scan(core: Core[Distribution], ticks: Tick, state: State) -> tuple[Distribution, State]:
     """Unroll a core by stepping it, for kinds without a faster way."""
     out: list[Distribution] = []
     for t in range(ticks.change.shape[1]):

@@ -1,10 +1,10 @@
 """Trace a step into a lean ONNX graph: one node an operation, nothing that the step does not say.
 
-`Symbol` stands for a tensor while a forecaster's own `step` runs; `Graph` has the operations of
+`Symbol` stands for a tensor while a model's own `step` runs; `Graph` has the operations of
 `operations.py`, each of which emits one ONNX node (a recurrent stack: one fused node a layer and the axes
 that onnxruntime wants around it). There is no second description of a model that could drift from the first.
 
-Comes in: a forecaster. Goes out: an onnx ModelProto without metadata. The only file of `models` that knows
+Comes in: a forecaster or classifier. Goes out: an onnx ModelProto without metadata. The only file of `models` that knows
 onnx; imported by `pipeline/export.py`.
 """
 
@@ -19,8 +19,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from models.forecaster import Forecaster
-from models.observation import Forecast, Observation, State
+from models.observation import Forecast, Label, Observation, State
+from models.shell import Shell
 
 OPSET = 20
 IR_VERSION = 10
@@ -289,49 +289,52 @@ def _onnx_order(cell: str, weights: Sequence[np.ndarray]) -> tuple[np.ndarray, n
     return w[None], r[None], np.concatenate([b_ih, b_hh])[None]
 
 
-def trace(forecaster: Forecaster) -> onnx.ModelProto:
-    """Run the forecaster's step on symbols and return the graph that it drew.
+def trace(model: Shell[Any]) -> onnx.ModelProto:
+    """Run the model's step on symbols and return the graph that it drew.
 
-    Inputs: those of `price mask series past future elapsed` that the step reads, and `state.<name>`; outputs:
-    `quantile`, `loc`, `scale` and `next.<name>`. The batch axis is dynamic.
+    Inputs: those of `price mask series past future elapsed` that the step reads, and `state.<name>`; outputs: those
+    that the model lists (`quantile`, `loc`, `scale` of a forecaster, `probability` of a classifier) and `next.<name>`.
+    The batch axis is dynamic.
+
+    Raises
+    ------
+    ModelError
+        The model has no step, because it reads the future.
     """
     graph = Graph()
-    shapes = _input_shapes(forecaster)
+    shapes = _input_shapes(model)
     inputs = {name: Symbol(graph, name, dtype) for name, (dtype, _) in shapes.items()}
     observation = Observation(**{f: inputs[f] for f in Observation.__dataclass_fields__})
-    state = {s.name: inputs[f"state.{s.name}"] for s in forecaster.state_tensors()}
-    forecast, following = forecaster.step(observation, state)
-    return _assemble(graph, forecaster, shapes, forecast, following)
+    state = {s.name: inputs[f"state.{s.name}"] for s in model.state_tensors()}
+    answer, following = model.step(observation, state)
+    return _assemble(graph, model, shapes, answer, following)
 
 
-def _input_shapes(f: Forecaster) -> dict[str, tuple[str, list[int | str]]]:
+def _input_shapes(m: Shell[Any]) -> dict[str, tuple[str, list[int | str]]]:
     """List every possible input with its number type and shape."""
     shapes: dict[str, tuple[str, list[int | str]]] = {
-        "price": ("float64", ["B", f.block]),
-        "mask": ("bool", ["B", f.block]),
+        "price": ("float64", ["B", m.block]),
+        "mask": ("bool", ["B", m.block]),
         "series": ("int64", ["B"]),
-        "past": ("float32", ["B", f.past]),
-        "future": ("float32", ["B", f.horizon, f.future]),
+        "past": ("float32", ["B", m.past]),
+        "future": ("float32", ["B", m.horizon, m.future]),
         "elapsed": ("float32", ["B"]),
     }
-    return shapes | {f"state.{s.name}": (s.dtype, ["B", *s.shape]) for s in f.state_tensors()}
+    return shapes | {f"state.{s.name}": (s.dtype, ["B", *s.shape]) for s in m.state_tensors()}
 
 
 def _assemble(
     graph: Graph,
-    f: Forecaster,
+    m: Shell[Any],
     shapes: dict[str, tuple[str, list[int | str]]],
-    forecast: Forecast,
+    answer: Forecast | Label,
     following: State,
 ) -> onnx.ModelProto:
     """Name the outputs, keep the inputs that are read, drop what nothing reads, and check the model."""
-    lead: list[int | str] = ["B", f.horizon, f.block]
     outputs: dict[str, tuple[Symbol, list[int | str]]] = {
-        "quantile": (forecast.quantile, [*lead, len(f.levels)]),
-        "loc": (forecast.loc, lead),
-        "scale": (forecast.scale, lead),
+        name: (getattr(answer, name), ["B", *shape]) for name, shape in m.outputs().items()
     }
-    outputs |= {f"next.{s.name}": (following[s.name], ["B", *s.shape]) for s in f.state_tensors()}
+    outputs |= {f"next.{s.name}": (following[s.name], ["B", *s.shape]) for s in m.state_tensors()}
     for name, (symbol, _) in outputs.items():
         graph.nodes.append(helper.make_node("Identity", [symbol.name], [name], name=f"out.{name}"))
     _rename_outputs(graph)

@@ -1,4 +1,4 @@
-"""A network that carries its state: causal inputs, a body that remembers, a head that gives the distribution.
+"""A network that carries its state: causal inputs, a body that remembers, a head that gives the distribution or the label.
 
 The body steps once a move; where nothing arrives its state is held. What is known ahead goes into the body and,
 beside what the body puts out, into the head.
@@ -6,7 +6,7 @@ beside what the body puts out, into the head.
 Legend: B batch, T time, F features, H width of the body, S horizon steps, M prices of one moment, E width of the
 embedding, K covariates known ahead.
 
-Comes in: ticks. Goes out: distributions. Trained by `pipeline/training.py`.
+Comes in: ticks. Goes out: distributions, or labels. Trained by `pipeline/training.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.core import Distribution, Tick, over_time
+from models.bidirectional import Bidirectional
+from models.class_head import ClassHead, LabellingConfig
+from models.core import Tick, over_time
 from models.decoder import Decoder, DecoderConfig
 from models.encoder import Encoder
 from models.errors import ConfigError, unknown
@@ -26,7 +28,7 @@ from models.heads import HEADS, CategoricalHead, HeadKind
 from models.inputs import Inputs
 from models.observation import Array, State, StateTensor
 from models.operations import namespace
-from models.recurrent import Recurrent
+from models.recurrent import CELLS, Recurrent
 from models.transformer import Transformer, TransformerConfig
 
 
@@ -59,6 +61,8 @@ class NetworkConfig:
         What only a transformer has.
     decoder : DecoderConfig
         What only an encoder with a decoder, `seq2seq`, has.
+    labelling : LabellingConfig
+        What only a classifier has.
     """
 
     hidden: int = 24
@@ -72,6 +76,7 @@ class NetworkConfig:
     token: int = 8
     transformer: TransformerConfig = TransformerConfig()
     decoder: DecoderConfig = DecoderConfig()
+    labelling: LabellingConfig = LabellingConfig()
 
     def __post_init__(self) -> None:
         whole = (("hidden", 1, 4096), ("layers", 1, 8), ("embedding", 0, 256), ("bins", 3, 501), ("token", 1, 256))
@@ -127,6 +132,18 @@ def _encoder(inputs: int, config: NetworkConfig) -> Encoder | Recurrent:
     return layers if config.decoder.attention == "none" else Encoder(layers, config.decoder.window)
 
 
+def _labelling(kind: str, inputs: int, config: NetworkConfig) -> Any:
+    """Build the body of a classifier: both ways, with a ring of its last outputs, or as that of a forecaster."""
+    if kind not in LABELLERS:
+        raise ConfigError(unknown("network that labels", kind, LABELLERS))
+    if not config.labelling.bidirectional:
+        body = BODIES[kind](inputs, config)
+        return body if config.labelling.pooling == "last" else Encoder(body, config.labelling.window)
+    if kind not in CELLS:
+        raise ConfigError(f"bidirectional: expected one of {', '.join(CELLS)}, got {kind!r}, which has one direction")
+    return Bidirectional(kind, inputs, config.hidden, config.layers, config.dropout)
+
+
 BODIES: dict[str, Callable[[int, NetworkConfig], Any]] = {
     **{kind: _recurrent(kind) for kind in ("rnn", "lstm", "gru")},
     "transformer": _transformer,
@@ -134,6 +151,9 @@ BODIES: dict[str, Callable[[int, NetworkConfig], Any]] = {
     **{kind: _recurrent("lstm") for kind in ("point", "categorical")},
 }
 """How the body of each kind of network is built, from the width of its inputs and the settings."""
+
+LABELLERS = (*CELLS, "transformer")
+"""Kinds of network that may have classes; the others are made around the head of a forecaster."""
 
 HEAD_OF: dict[str, HeadKind] = {"point": "point", "categorical": "categorical"}
 """Head of the kinds that are named after theirs; the others have that of the settings."""
@@ -158,6 +178,8 @@ class Network(nn.Module):
         Number of series of the fit: rows of the embedding besides row 0. Only read where there is an embedding.
     columns : M sequences of int, optional
         Which covariates known ahead each price of a block reads; left out, all of them. Only read by a decoder.
+    classes : int
+        C of a classifier, 2 or more, whose kind is one of `LABELLERS`; 0 for a forecaster.
     """
 
     def __init__(
@@ -172,6 +194,7 @@ class Network(nn.Module):
         future: int = 0,
         series: int = 0,
         columns: Sequence[Sequence[int]] | None = None,
+        classes: int = 0,
     ) -> None:
         super().__init__()
         if kind not in BODIES:
@@ -182,11 +205,17 @@ class Network(nn.Module):
         self.inputs = Inputs(config.memories, unit=unit, **shape)
         if config.embedding:
             self.embedding = nn.Embedding(1 + series, config.embedding)
+        if classes:
+            self.body: Body = _labelling(kind, self.inputs.width + config.embedding, config)
+            window = self.body.window if isinstance(self.body, Encoder) else 0
+            width = self.body.hidden if isinstance(self.body, Encoder) else self.body.width
+            self.head = ClassHead(width, horizon * future, classes, window)
+            return
         head = HEAD_OF.get(kind, config.head)
         if head == "categorical":
             self.tokens = nn.Embedding(config.bins, config.token)
         read = config.token * block if head == "categorical" else 0
-        self.body: Body = BODIES[kind](self.inputs.width + config.embedding + read, config)  # type: ignore[assignment]
+        self.body = BODIES[kind](self.inputs.width + config.embedding + read, config)  # type: ignore[assignment]
         width = self.body.width + horizon * future
         if kind == "seq2seq":
             ahead = {"horizon": horizon, "block": block, "future": future, "columns": columns}
@@ -205,8 +234,8 @@ class Network(nn.Module):
         """List what is carried: the running scale and the state of the body."""
         return (*self.inputs.state_tensors(), *self.body.state_tensors())
 
-    def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
-        """Take in one tick; the distribution is of the moves after it."""
+    def step(self, tick: Tick, state: State) -> tuple[Any, State]:
+        """Take in one tick; the distribution is of the moves after it, the label as it was taught."""
         xp = namespace(tick.change)
         x, scale, following = self.inputs.step(tick, state)
         before = {s.name: state[s.name] for s in self.body.state_tensors()}
@@ -216,7 +245,7 @@ class Network(nn.Module):
         top = self._with_known_ahead(self.body.output(kept), tick.future)
         return self.head.distribution(top, scale, tick.series), {**following, **kept}
 
-    def unroll(self, ticks: Tick, state: State) -> tuple[Distribution, State]:
+    def unroll(self, ticks: Tick, state: State) -> tuple[Any, State]:
         """Take in many ticks [B, T, ...]: the scales step by step, the body and the head all at once."""
         x_BTF, scale_BTM, following = self.inputs.unroll(ticks, state)
         carried = {s.name: state[s.name] for s in self.body.state_tensors()}

@@ -1,7 +1,8 @@
-"""What every forecaster takes and gives: observation in, forecast out, state carried.
+"""What every model takes and gives: observation in, forecast or label out, state carried.
 
 Legend: B batch (series or lanes), T time, M prices published at once (1 for ticks and bars, 24 for a
-day-ahead auction), S horizon steps, Q quantile levels, P past-only covariates, K covariates known ahead.
+day-ahead auction), S horizon steps, Q quantile levels, C classes, P past-only covariates, K covariates known
+ahead.
 
 Comes in: nothing. Goes out: the value types of the step contract. Imports no array library, so that the
 serving side shares it; may be imported by everything.
@@ -77,6 +78,19 @@ class Forecast:
     def median(self) -> Array:
         """The point forecast, float64 [B, S, M], in price units."""
         return self.quantile[..., MEDIAN]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Label:
+    """How probable each class is. The value at i is of what the model was taught at i, made with data up to i.
+
+    Attributes
+    ----------
+    probability : float32 [B, C]
+        In the order of the model's classes; adds up to 1.
+    """
+
+    probability: Array
 
 
 @dataclass(frozen=True, slots=True)
