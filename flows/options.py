@@ -33,6 +33,8 @@ KINDS = (
     "seq2seq",
     "point",
     "categorical",
+    "ensemble",
+    "mix",
 )
 """Names of the models, for help and completion; those of `pipeline.fitting`, without what fits them."""
 

@@ -8,10 +8,13 @@ numpy and torch; imported by fitting.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
 from models.conformal import Conformal, ConformalConfig
 from models.errors import FitError
@@ -66,24 +69,37 @@ def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: Confo
     return Forecaster(forecaster.name, forecaster.transform, core, *names).eval()
 
 
-@torch.no_grad()
 def _gaps(forecaster: Forecaster, seen: Panel, split: Split) -> list[list[NDArray[np.float32]]]:
     """Gather z - q̃ [n, Q] of each price of each step over the validation origins, a stretch of time after another."""
-    horizon = forecaster.horizon
+    gaps: list[list[NDArray[np.float32]]] = [[] for _ in range(forecaster.horizon * forecaster.block)]
+    for quantile, scale, target, wanted in on_validation(forecaster, seen, split):
+        gap = (target - quantile) / scale
+        for k, rows in enumerate(gaps):
+            rows.append(gap[:, :, k][wanted[:, :, k]].float().numpy())
+    return gaps
+
+
+@torch.no_grad()
+def on_validation(
+    forecaster: Forecaster, seen: Panel, split: Split
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Walk over the prices before the end of validation, from nothing, a stretch of time after another.
+
+    Returns
+    -------
+    iterator of (quantile [N, T, S*M, Q], scale [N, T, S*M, 1], target [N, T, S*M, 1], wanted bool [N, T, S*M])
+        Moves from origin to target, on the transformed scale; wanted are the validation origins with an outcome.
+    """
     o = observed_by(forecaster, seen)
-    target = torch.from_numpy(outcomes(seen, forecaster.transform, horizon))
-    wanted = np.stack([split.origins(seen, "validation", s) for s in range(1, horizon + 1)], -1)
+    target = torch.from_numpy(outcomes(seen, forecaster.transform, forecaster.horizon))
+    wanted = np.stack([split.origins(seen, "validation", s) for s in range(1, forecaster.horizon + 1)], -1)
     wanted = (torch.from_numpy(wanted)[..., None] & target.isfinite()).flatten(2)
-    gaps: list[list[NDArray[np.float32]]] = [[] for _ in range(wanted.shape[2])]
     state = forecaster.init_state(len(seen.names))
     for first in range(0, seen.price.shape[1], STRETCH):
         cut = slice(first, first + STRETCH)
         made, price, state = forecaster.unroll(between(o, first, first + STRETCH), state)
-        shape = (*price.shape[:2], len(gaps))
-        gap = (target[:, cut].reshape(*shape, 1) - made.quantile.reshape(*shape, -1)) / made.scale.reshape(*shape, 1)
-        for k, rows in enumerate(gaps):
-            rows.append(gap[:, :, k][wanted[:, cut, k]].float().numpy())
-    return gaps
+        shape = (*price.shape[:2], wanted.shape[2], -1)
+        yield made.quantile.reshape(shape), made.scale.reshape(shape), target[:, cut].reshape(shape), wanted[:, cut]
 
 
 def offsets(gap: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from models.core import Core
 from models.dayahead import DayAheadConfig
 from models.diurnal import SLOT, fit_diurnal
 from models.egarch import fit_egarch
+from models.ensemble import Ensemble, EnsembleConfig
 from models.errors import ConfigError, FitError, unknown
 from models.forecaster import Forecaster
 from models.garch import fit_garch
@@ -34,6 +35,7 @@ from pipeline.calibration import calibrated
 from pipeline.dayahead_training import DayAheadTrainingConfig, fit_dayahead
 from pipeline.moves import move_times, moves, observed_by, outcomes
 from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
+from pipeline.weighting import weights_of
 from pipeline.windows import Panel, Split
 
 MODELS = ("last_value", "drift", "ar", "ar_t", "garch", "rnn", "lstm", "gru")
@@ -67,6 +69,8 @@ class FitConfig:
         Shape of the ensemble for prices that are published a day at a time.
     dayahead_training : DayAheadTrainingConfig
         How that ensemble is trained, and updated by a warm refit.
+    ensemble : EnsembleConfig
+        What `ensemble` and `mix` are made of.
     conformal : ConformalConfig
         How the quantiles of every model are calibrated.
     """
@@ -80,6 +84,7 @@ class FitConfig:
     training: TrainingConfig = TrainingConfig()
     dayahead: DayAheadConfig = DayAheadConfig()
     dayahead_training: DayAheadTrainingConfig = DayAheadTrainingConfig()
+    ensemble: EnsembleConfig = EnsembleConfig()
     conformal: ConformalConfig = ConformalConfig()
 
     def __post_init__(self) -> None:
@@ -164,6 +169,81 @@ def _linear(r: Request) -> Forecaster:
     return Forecaster(r.name, r.transform, core, r.panel.past_names, names).eval()
 
 
+def _ensemble(r: Request) -> Forecaster:
+    settings, training = r.config.ensemble, r.config.training
+    if settings.of not in NETWORKS:
+        raise ConfigError(f"fit.ensemble.of: {unknown('network', settings.of, NETWORKS)}")
+    seeds = [replace(training, seed=training.seed + k) for k in range(settings.members)]
+    members = [
+        _network(_of_member(r, settings.of, k, replace(r.config, training=seed))) for k, seed in enumerate(seeds)
+    ]
+    return _together(r, members, np.ones(len(members)))
+
+
+def _mix(r: Request) -> Forecaster:
+    settings = r.config.ensemble
+    for name in settings.mix:
+        if name not in KINDS or name in ("ensemble", "mix"):
+            raise ConfigError(f"fit.ensemble.mix: {unknown('member', name, set(KINDS) - {'ensemble', 'mix'})}")
+    requests = [_of_member(r, name, k, r.config) for k, name in enumerate(settings.mix)]
+    members = [KINDS[one.name](one) for one in requests]
+    if settings.weights == "equal":
+        return _together(r, members, np.ones(len(members)))
+    unseen = [m if one.name in CHOOSING else KINDS[one.name](_on_train(one)) for one, m in zip(requests, members, strict=True)]
+    return _together(r, members, weights_of(unseen, r.panel, r.split))
+
+
+CHOOSING = (*NETWORKS, "dayahead")
+"""Kinds that choose on the validation split, and are fitted on train; the others are fitted on both."""
+
+
+def _of_member(r: Request, name: str, k: int, config: FitConfig) -> Request:
+    """Give the request of member k: with a checkpoint and epochs of its own, at the weights of that member before."""
+    path = r.checkpoint and r.checkpoint.with_stem(r.checkpoint.stem + f"-{k}" * (k > 0))
+
+    def told(record: EpochRecord) -> None:
+        r.on_epoch(replace(record, epoch=k * config.training.epochs + record.epoch))
+
+    return replace(r, name=name, config=config, checkpoint=path, on_epoch=told, start=_before(r, name, k))
+
+
+def _on_train(r: Request) -> Request:
+    """Let a kind that has nothing to choose be fitted on train alone: the weights of a mix are fitted on validation."""
+    return replace(r, split=replace(r.split, validation_end_time=r.split.train_end_time))
+
+
+def _before(r: Request, name: str, k: int) -> Forecaster | None:
+    """Give member k as it was fitted before, if it was: of an ensemble by its number, of a mix by its kind."""
+    core = r.start and getattr(r.start.core, "core", r.start.core)
+    if r.start is None or not isinstance(core, Ensemble):
+        return None
+    alike = [member for member in core.members if member.kind == name]
+    if len(alike) <= (place := k if r.name == "ensemble" else 0):
+        return None
+    core = alike[place]
+    names = [getattr(r.start, f"{side}_names") if getattr(core, side) else () for side in ("past", "future")]
+    return Forecaster(name, r.start.transform, core, *names)
+
+
+def _common(side: str, names: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """Give the covariates that all members read who read any."""
+    read = {of_member for of_member in names if of_member}
+    if len(read) > 1:
+        raise ConfigError(
+            f"fit.ensemble.mix: expected members that read the same {side} covariates, or none, got "
+            f"{sorted(map(list, read))}. Leave out a kind that reads its own"
+        )
+    return next(iter(read), ())
+
+
+def _together(r: Request, members: list[Forecaster], weights: NDArray[np.float64]) -> Forecaster:
+    """Make one forecaster of the members that have a weight."""
+    counted = [(m, w) for m, w in zip(members, weights, strict=True) if w > 0]
+    core = Ensemble(r.name, [m.core for m, _ in counted], torch.tensor([w for _, w in counted]))
+    names = [_common(side, [getattr(m, f"{side}_names") for m, _ in counted]) for side in ("past", "future")]
+    return Forecaster(r.name, r.transform, core, *names).eval()
+
+
 KINDS: dict[str, Callable[[Request], Forecaster]] = {
     "last_value": lambda r: r.forecaster(fit_last_value(r.moves(), horizon=r.config.horizon)),
     "drift": lambda r: r.forecaster(fit_drift(r.moves(), horizon=r.config.horizon)),
@@ -178,6 +258,8 @@ KINDS: dict[str, Callable[[Request], Forecaster]] = {
     "garch_diurnal": _diurnal,
     **dict.fromkeys(NETWORKS, _network),
     "dayahead": _dayahead,
+    "ensemble": _ensemble,
+    "mix": _mix,
 }
 """Every kind of model by its name, and how it is fitted, before its quantiles are calibrated."""
 
