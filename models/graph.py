@@ -122,10 +122,10 @@ class Graph:
         """Return `x` itself, or a number or array as a constant of the given type; equal constants are one."""
         if isinstance(x, Symbol):
             return x
-        array = np.asarray(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x, dtype=dtype)
+        array = np.ascontiguousarray(x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x, dtype=dtype)
         key = (dtype, array.shape, array.tobytes())
         if key not in self.initializers:
-            self.initializers[key] = numpy_helper.from_array(np.ascontiguousarray(array), f"c{len(self.initializers)}")
+            self.initializers[key] = numpy_helper.from_array(array, f"c{len(self.initializers)}")
         return Symbol(self, self.initializers[key].name, dtype)
 
     def constant(self, x: torch.Tensor) -> Symbol:
