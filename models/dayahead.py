@@ -76,7 +76,7 @@ class DayAheadConfig:
         Share of what a GRU puts out that is hidden while training, 0 to 0.9.
     """
 
-    members: int = 8
+    members: int = 9
     levels: tuple[int, ...] = (7, 28, 0)
     hidden: int = 64
     width: int = 128
