@@ -174,11 +174,11 @@ def test_a_recurrent_layer_is_one_fused_node_with_torchs_gates(cell: str, gates:
 
 
 def test_equal_constants_are_stored_once() -> None:
-    """The same number of the same type and shape is one initializer; another type or shape is another."""
+    """The same number of the same type and shape is one initializer, alone or in a vector of one; others are others."""
     graph = Graph()
-    names = [graph.symbol(x, "float32").name for x in (1.0, 1, np.float64(1.0), torch.tensor(1.0))]
+    names = [graph.symbol(x, "float32").name for x in (1.0, 1, np.float64(1.0), torch.tensor(1.0), [1.0])]
     assert len(set(names)) == len(graph.initializers) == 1
-    for x, dtype in ((1.0, "float64"), ([1.0], "float32"), (-1.0, "float32")):
+    for x, dtype in ((1.0, "float64"), ([[1.0]], "float32"), (-1.0, "float32")):
         graph.symbol(x, dtype)
     assert len(graph.initializers) == 4
     assert graph.symbol(0.0, "float32").name != graph.symbol(-0.0, "float32").name
