@@ -256,15 +256,18 @@ class CategoricalHead(nn.Module):
         return -share.gather(-1, self.bins.of(target)[..., None])[..., 0].log()
 
     @torch.no_grad()
-    def temper(self, temperature: float) -> None:
+    def temper(self, temperature: float, *, density: bool = False) -> None:
         """Make the probabilities p^(1/T), normalised, for good: below 1 the likely gets likelier.
 
-        Ackley, Hinton & Sejnowski 1985, Cognitive Science 9(1).
+        With `density` it is the density p/w that is raised, w the width of a bin; bins that are equally full of train
+        targets are narrow where targets are many. (Ackley, Hinton & Sejnowski 1985, Cognitive Science 9(1).)
         """
         if not 0 < temperature < math.inf:
             raise ConfigError(f"temperature of bins: expected a finite number above 0, got {temperature}")
         self.output.weight.div_(temperature)
         self.output.bias.div_(temperature)
+        if density:
+            self.output.bias.add_((1 - 1 / temperature) * self.bins.edges.diff().log().flatten())
 
 
 HEADS: dict[str, type[StudentTHead] | type[QuantileHead] | type[PointHead]] = {

@@ -221,11 +221,16 @@ def test_the_categorical_head_learns_two_peaks() -> None:
 
 
 def test_tempered_probabilities_are_a_power_of_them() -> None:
-    """At temperature T they are p^(1/T), normalised; a temperature that is no positive number is refused."""
+    """At temperature T they, or their density, are raised to 1/T and normalised; T must be a positive number."""
     head, (hidden, *_) = wild(categorical(HIDDEN, HORIZON, BLOCK)), inputs()
     before = (head.share(hidden).detach() - OF_ALL / 11) / (1 - OF_ALL)
     head.temper(0.5)
     after = (head.share(hidden).detach() - OF_ALL / 11) / (1 - OF_ALL)
     torch.testing.assert_close(after, before**2 / (before**2).sum(-1, keepdim=True))
+    width = head.bins.edges.mul_(torch.linspace(1, 2, 12)).diff()[:, :, None]
+    head.temper(2.0, density=True)
+    flat = (head.share(hidden).detach() - OF_ALL / 11) / (1 - OF_ALL)
+    flatter = (after / width).sqrt() * width
+    torch.testing.assert_close(flat, flatter / flatter.sum(-1, keepdim=True))
     with pytest.raises(ConfigError, match="temperature of bins: expected a finite number above 0, got 0"):
         head.temper(0.0)

@@ -35,6 +35,7 @@ from pipeline.study import (
     shapes,
     sine,
     tasks,
+    temperature,
 )
 from pipeline.study.experiment import Conditions, Experiment, Finding
 from pipeline.study.experiments import EXPERIMENTS, chosen
@@ -293,13 +294,37 @@ def test_equal_weights_are_equal_weights(prices: Any) -> None:
     assert counts[2] == pytest.approx(counts[0], rel=0.05)
 
 
-@pytest.mark.parametrize("name", [e.name for e in EXPERIMENTS.values() if e.on_prices])
+@pytest.mark.parametrize(
+    "name", [e.name for e in EXPERIMENTS.values() if e.on_prices and isinstance(e.sizes["quick"], arms.Sizes)]
+)
 def test_every_experiment_on_prices_names_settings_that_there_are(name: str, prices: Any) -> None:
     """Its first and last arm fit on a small market within an epoch."""
     experiment = EXPERIMENTS[name]
     finding = experiment.run(arms.Sizes(epochs=1, levels=2), Conditions(data=prices))
     assert len(finding.rows) == 2
     assert np.isfinite([float(row["CRPS saved"]) for row in finding.rows]).all()
+
+
+def test_normal_moves_have_no_tails_and_no_memory() -> None:
+    """Of normal moves kurtosis and memory are 0, the spread is 1, and equally full bins have the most entropy."""
+    x = np.random.default_rng(3).normal(size=(200, 200))
+    found = temperature.measured(x, np.quantile(x, [0.25, 0.5, 0.75]))
+    assert found["entropy"] == pytest.approx(np.log(4), abs=1e-6)
+    assert found["spread"] == pytest.approx(1, abs=0.02)
+    assert found["kurtosis"] == pytest.approx(0, abs=0.1)
+    assert found["memory"] == pytest.approx(0, abs=0.02)
+
+
+def test_paths_are_bolder_at_a_higher_temperature(prices: Any, tmp_path: Path) -> None:
+    """On density and spread the moves spread more with each temperature, and at 1 all meanings are the same paths."""
+    finding = temperature.run(temperature.Sizes(epochs=3, paths=4, steps=40), Conditions(data=prices))
+    spread = {on: [float(r["spread"]) for r in finding.rows if r["paths"] == on] for on in temperature.ACTS_ON}
+    assert finding.rows[0]["paths"] == "real"
+    for on in ("density", "spread"):
+        assert np.diff(spread[on]).min() > 0
+    assert len({by_temperature[2] for by_temperature in spread.values()}) == 1
+    assert "with T on the density" in finding.answer
+    assert drawn(finding, tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------- running and telling

@@ -22,6 +22,7 @@ from pipeline.study import (
     shapes,
     sine,
     state,
+    temperature,
     transformer,
     truncation,
 )
@@ -46,6 +47,7 @@ _ORDER = (
     decoder.ECHO,
     decoder.ATTENTION,
     decoder.FORCING,
+    temperature.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ORDER}
