@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows import data_commands
+from flows import data_commands, tuning_commands
 from flows.options import (
     AsJson,
     ConfigFile,
@@ -31,6 +31,7 @@ from models.errors import DataError, StatecastError
 
 if TYPE_CHECKING:
     from io import BufferedReader
+    from typing import Any
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it."""
@@ -483,6 +484,42 @@ def audit(
 
 
 @app.command()
+def classify(
+    target: Annotated[str, typer.Argument(help="direction, volatility, or a column of the store that holds labels.")],
+    cell: Annotated[str, typer.Option(help="rnn, lstm, gru or transformer.")] = "gru",
+    pooling: Annotated[str, typer.Option(help="What a label is read from: last or attention.")] = "last",
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Label whole series from past and future; no stream, no file.")
+    ] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Observations over which the direction is told.")] = 1,
+    window: Annotated[int, typer.Option(min=2, help="Moves of a volatility.")] = 20,
+    regimes: Annotated[int, typer.Option(min=2, max=3, help="2 by the median of train, 3 by terciles.")] = 2,
+    config: ConfigFile = None,
+    settings: Settings = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Label moments: will the price rise, will the next moves be wild, or what a column of your own says.
+
+    Fits a network on the train split, scores it on the test split beside the base rate (for volatility also beside the
+    persistence of the present regime), tests the difference, and says in words whether there is skill. Records an
+    MLflow run and exports the step as an ONNX file. Where the store is empty, prices are ingested first.
+
+    Example: statecast classify volatility --pooling attention
+    """
+    from flows.screen import Screen, told_classified
+    from pipeline import classify as classifying
+
+    chosen = settled(config, settings, folder)
+    shape = {"bidirectional": bidirectional, "steps": steps, "window": window, "regimes": regimes}
+    question = classifying.Question(target=target, cell=cell, pooling=cast("Any", pooling), **shape)
+    with Screen(console(as_json)) as screen:
+        screen.begins(f"classifying {target}", chosen.fit.training.epochs)
+        found = classifying.classify(chosen, question, screen.epoch)
+    answer(as_json, found, lambda: told_classified(found))
+
+
+@app.command()
 def study(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Experiments. Left out: all.")] = None,
     full: Annotated[bool, typer.Option("--full", help="The size of the document; left out: a quick look.")] = False,
@@ -515,14 +552,16 @@ def study(
         answer(as_json, questions, lambda: typer.echo("\n".join(f"{n}: {q}" for n, q in questions.items())))
         return
     decided = settled(config, settings, folder)
-    plan = runs.Plan(
-        folder=out or decided.folder / "study", scale="full" if full else "quick", seed=seed, again=again
-    )
+    plan = runs.Plan(folder=out or decided.folder / "study", scale="full" if full else "quick", seed=seed, again=again)
     with Screen(console(as_json)) as screen:
         results = runs.run(experiments, plan, decided, screen.begins, screen.note)
     everything = {name: found for name in EXPERIMENTS if (found := runs.kept(plan.folder, name)) is not None}
     page = document.write(EXPERIMENTS.values(), everything, plan.folder)
     answer(as_json, {"results": results, "page": page}, lambda: told_study(results, page))
+
+
+app.command()(tuning_commands.search)
+app.command()(tuning_commands.rate)
 
 
 @app.command("config")

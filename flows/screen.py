@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 
     from flows.retrain import Retrained
     from pipeline.audit import Audit
+    from pipeline.classify import Classified
     from pipeline.compare import Row
     from pipeline.downstream import Outdated
     from pipeline.inspection import Inspection
     from pipeline.judging import Compared
     from pipeline.promotion import Promoted
+    from pipeline.rate_range import Rated
     from pipeline.replay import Replayed
     from pipeline.report import Fault, IngestReport
     from pipeline.scenarios import Outlook
+    from pipeline.search import Searched
     from pipeline.steps import Ingested
     from pipeline.stream import StreamReport
     from pipeline.study.runs import Result
@@ -408,6 +411,21 @@ def told_audit(audit: Audit) -> None:
     console.print(f"{len(audit.findings)} checks, {len(audit.leaks)} failed", highlight=False)
 
 
+def told_classified(found: Classified) -> None:
+    """Print the scores beside the references, how far the probabilities can be trusted, and the verdict."""
+    metrics = list(found.scores["network"])
+    table = Table("", *metrics, title=f"{found.target}: {found.origins:,} moments", box=box.SIMPLE, pad_edge=False)
+    for name, row in found.scores.items():
+        table.add_row(name, *(f"{row[metric]:.4f}" for metric in metrics))
+    trust = Table("said", "came", "moments", title="reliability", box=box.SIMPLE, pad_edge=False)
+    for row in found.reliability:
+        trust.add_row(f"{row.confidence:.3f}", f"{row.accuracy:.3f}", f"{row.count:,}")
+    console = Console()
+    console.print(table, trust)
+    for line in (found.verdict, found.file or found.model, f"MLflow run {found.run}"):
+        console.print(str(line), markup=False, highlight=False, soft_wrap=True)
+
+
 def told_study(results: Sequence[Result], page: Path) -> None:
     """Print the table and the answer of every experiment, and where the document is."""
     from pipeline.study.document import cell
@@ -420,6 +438,36 @@ def told_study(results: Sequence[Result], page: Path) -> None:
         console.print(table)
         console.print(f"{escape(result.answer)}\n", highlight=False)
     console.print(f"document: {page}", highlight=False, soft_wrap=True)
+
+
+def told_search(searched: Searched) -> None:
+    """Print the trials, the best first, how many were tried, and the settings to paste."""
+    console = Console()
+    ranked = sorted(searched.trials, key=lambda t: (t.state != "finished", t.score is None, t.score or 0.0))
+    names = [name.rpartition(".")[2] for name in searched.best.settings]
+    table = Table("trial", "score", "epochs", *names, "", box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    for trial in ranked[:SHOWN]:
+        score = "" if trial.score is None else f"{trial.score:.5f}"
+        values = [str(value) for value in trial.settings.values()]
+        state = "" if trial.state == "finished" else trial.state
+        table.add_row(str(trial.number), score, str(trial.epochs), *map(escape, values), state)
+    console.print(table)
+    shares = ", ".join(f"{name.rpartition('.')[2]} {share:.0%}" for name, share in searched.importance.items())
+    said = [f"variance of the score explained: {shares}"] if shares else []
+    said += [f"best of {len(searched.trials)} trials, chosen on the validation split: judge it on the test split once"]
+    said += ["", searched.toml, "", f"figure: {searched.figure}", f"MLflow run: {searched.run}"]
+    console.print(escape("\n".join(said)), highlight=False, soft_wrap=True)
+
+
+def told_rate(rated: Rated) -> None:
+    """Print the rates that were read, and the line to paste."""
+    found = rated.found
+    why = {"steepest": "where the loss falls fastest", "tenth": "a tenth of the rate at which it diverged"}[found.rule]
+    read = {"falls fastest at": found.steepest, "diverged at": found.diverged}
+    said = [f"the loss {what} {at:.2g}" for what, at in read.items() if at is not None]
+    said += [f"suggested: {found.suggestion:.2g}, {why}", "", "[fit.training]"]
+    said += [f"learning_rate = {found.suggestion:.2g}", "", f"figure: {rated.figure}", f"MLflow run: {rated.run}"]
+    Console().print(escape("\n".join(said)), highlight=False, soft_wrap=True)
 
 
 def told_table(frame: DataFrame) -> None:

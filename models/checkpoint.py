@@ -1,7 +1,7 @@
-"""Save and load forecasters and fits in progress: tensors as safetensors, the rest as JSON. Never a pickle.
+"""Save and load models and fits in progress: tensors as safetensors, the rest as JSON. Never a pickle.
 
-Comes in: a forecaster, or named tensors. Goes out: one file, written whole or not at all. Imported by training,
-tracking of runs, and the commands.
+Comes in: a forecaster or classifier, or named tensors. Goes out: one file, written whole or not at all. Imported by
+training, tracking of runs, and the commands.
 """
 
 from __future__ import annotations
@@ -17,17 +17,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.autoregressive import Autoregressive
+from models.classifier import Classifier
 from models.conformal import Conformal
 from models.dayahead import DayAhead, DayAheadConfig
 from models.decoder import columns_in
 from models.diurnal import SLOTS, Diurnal
 from models.egarch import Egarch
+from models.ensemble import Ensemble
 from models.errors import ModelError, unknown
 from models.forecaster import Forecaster
 from models.garch import Garch
 from models.har import Har
 from models.linear import Linear, Shape
 from models.network import Network, NetworkConfig
+from models.shell import Shell
 from models.transforms import AsinhDifference, LogReturn, Transform
 
 FORMAT = 2
@@ -60,34 +63,60 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
-def save(forecaster: Forecaster, path: Path, about: dict[str, Any] | None = None) -> None:
-    """Write a fitted forecaster into one file, with what else is to be known about it (JSON values)."""
-    facts = {"about": about or {}} | {"format": FORMAT, "name": forecaster.name, "transform": forecaster.transform.kind}
-    facts |= {"core": type(forecaster.core).__name__, "settings": _settings(forecaster.core)}
-    facts |= {"past_names": forecaster.past_names, "future_names": forecaster.future_names}
-    save_tensors(path, dict(forecaster.state_dict()), facts)
+def save(model: Shell[Any], path: Path, about: dict[str, Any] | None = None) -> None:
+    """Write a fitted model into one file, with what else is to be known about it (JSON values)."""
+    facts = {"about": about or {}} | {"format": FORMAT, "name": model.name, "transform": model.transform.kind}
+    facts |= {"core": type(model.core).__name__, "settings": _settings(model.core)}
+    facts |= {"past_names": model.past_names, "future_names": model.future_names}
+    if isinstance(model, Classifier):
+        facts |= {"classes": model.classes}
+    save_tensors(path, dict(model.state_dict()), facts)
 
 
 def load(path: Path) -> tuple[Forecaster, dict[str, Any]]:
     """Read a fitted forecaster, which gives the same forecasts bit for bit on the same machine, and what was said."""
+    model, about = _load(path)
+    if not isinstance(model, Forecaster):
+        raise ModelError(f"{path}: expected a forecaster, got one that labels {list(model.classes)}. Train the model")
+    return model, about
+
+
+def load_classifier(path: Path) -> tuple[Classifier, dict[str, Any]]:
+    """Read a fitted classifier, as `load` reads a forecaster."""
+    model, about = _load(path)
+    if not isinstance(model, Classifier):
+        raise ModelError(f"{path}: expected a classifier, got a forecaster. Run `statecast classify`")
+    return model, about
+
+
+def _load(path: Path) -> tuple[Forecaster | Classifier, dict[str, Any]]:
     tensors, facts = load_tensors(path)
     if facts.get("format") != FORMAT:
         raise ModelError(f"{path}: expected format {FORMAT}, got {facts.get('format')}. It needs another version")
     if facts["core"] not in _BUILD:
         raise ModelError(f"{path}: {unknown('core', facts['core'], _BUILD)}")
+    classes = tuple(facts.get("classes", ()))
     try:
-        core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, facts["settings"])
+        settings = facts["settings"] | ({"classes": len(classes)} if classes else {})
+        core = _BUILD[facts["core"]]({k.removeprefix("core."): v for k, v in tensors.items()}, settings)
         names = (tuple(facts[side]) for side in ("past_names", "future_names"))
-        forecaster = Forecaster(facts["name"], _transform(facts["transform"], tensors), core, *names)
-        forecaster.load_state_dict(tensors)
+        transform = _transform(facts["transform"], tensors)
+        if classes:
+            model = Classifier(facts["name"], transform, core, classes, *names)
+        else:
+            model = Forecaster(facts["name"], transform, core, *names)
+        model.load_state_dict(tensors)
     except (KeyError, RuntimeError) as error:
         raise ModelError(f"{path}: its tensors are not those of a {facts['core']}: {error}. Train it again") from error
-    return forecaster.eval(), facts["about"]
+    return model.eval(), facts["about"]
 
 
 def _settings(core: Any) -> dict[str, Any]:
     if isinstance(core, Conformal):
         return {"core": type(core.core).__name__, "settings": _settings(core.core)}
+    if isinstance(core, Ensemble):
+        members = [{"core": type(c).__name__, "settings": _settings(c)} for c in core.members]
+        return {"kind": core.kind, "members": members}
     names = ("kind", "horizon", "block", "past", "future")
     config = getattr(core, "config", None)
     return {n: getattr(core, n) for n in names} | ({"config": asdict(config)} if config else {})
@@ -97,7 +126,7 @@ def _network(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Network:
     config = dict(settings["config"], memories=tuple(settings["config"]["memories"]))
     tables = {f.name: type(f.default) for f in fields(NetworkConfig) if is_dataclass(f.default)}
     config |= {name: table(**config.get(name, {})) for name, table in tables.items()}
-    shape = {k: settings[k] for k in ("horizon", "block", "past", "future")}
+    shape = {k: settings[k] for k in ("horizon", "block", "past", "future")} | {"classes": settings.get("classes", 0)}
     series = len(tensors["embedding.weight"]) - 1 if "embedding.weight" in tensors else 0
     unit = float(tensors["inputs.unit"])
     columns = columns_in(tensors, settings["horizon"], settings["block"])
@@ -141,6 +170,14 @@ def _conformal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Conforma
     return Conformal(core, tensors["start"], tensors["gain"])
 
 
+def _ensemble(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Ensemble:
+    cores = []
+    for k, member in enumerate(settings["members"]):
+        inner = {n.removeprefix(f"cores.{k}."): v for n, v in tensors.items() if n.startswith(f"cores.{k}.")}
+        cores.append(_BUILD[member["core"]](inner, member["settings"]))
+    return Ensemble(settings["kind"], cores, tensors["weights"])
+
+
 _BUILD: dict[str, Any] = {
     "Network": _network,
     "Autoregressive": _autoregressive,
@@ -150,6 +187,7 @@ _BUILD: dict[str, Any] = {
     "Har": _har,
     "Linear": _linear,
     "DayAhead": _dayahead,
+    "Ensemble": _ensemble,
     "Conformal": _conformal,
 }
 

@@ -62,11 +62,11 @@ class Distribution:
     df: Array
 
 
-Output = TypeVar("Output", covariant=True)
+Output_co = TypeVar("Output_co", covariant=True)
 Parts = TypeVar("Parts", Distribution, Label)
 
 
-class Core(Protocol[Output]):
+class Core(Protocol[Output_co]):
     """The part of a forecaster that is its own; that of a classifier gives labels in the place of distributions."""
 
     kind: str
@@ -89,11 +89,11 @@ class Core(Protocol[Output]):
         """List the tensors carried from step to step."""
         ...
 
-    def step(self, tick: Tick, state: State) -> tuple[Output, State]:
+    def step(self, tick: Tick, state: State) -> tuple[Output_co, State]:
         """Take in one tick; the distribution is of the moves after it."""
         ...
 
-    def unroll(self, ticks: Tick, state: State) -> tuple[Output, State]:
+    def unroll(self, ticks: Tick, state: State) -> tuple[Output_co, State]:
         """Take in many ticks [B, T, ...]; element [:, t] equals what `step` gives after tick t."""
         ...
 

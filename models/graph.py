@@ -4,8 +4,8 @@
 `operations.py`, each of which emits one ONNX node (a recurrent stack: one fused node a layer and the axes
 that onnxruntime wants around it). There is no second description of a model that could drift from the first.
 
-Comes in: a forecaster or classifier. Goes out: an onnx ModelProto without metadata. The only file of `models` that knows
-onnx; imported by `pipeline/export.py`.
+Comes in: a forecaster or classifier. Goes out: an onnx ModelProto without metadata. The only file of `models` that
+knows onnx; imported by `pipeline/export.py`.
 """
 
 from __future__ import annotations

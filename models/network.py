@@ -1,4 +1,4 @@
-"""A network that carries its state: causal inputs, a body that remembers, a head that gives the distribution or the label.
+"""A network that carries its state: causal inputs, a body that remembers, a head that says what is next.
 
 The body steps once a move; where nothing arrives its state is held. What is known ahead goes into the body and,
 beside what the body puts out, into the head.
@@ -253,7 +253,7 @@ class Network(nn.Module):
         time = x_BTF.shape[1]
         flat = self._with_known_ahead(top.flatten(0, 1), ticks.future.flatten(0, 1))
         rows = ticks.series.repeat_interleave(time)
-        distribution = self.head.distribution(flat, scale_BTM.flatten(0, 1), rows)
+        distribution: Any = self.head.distribution(flat, scale_BTM.flatten(0, 1), rows)
         return over_time(distribution, time), {**following, **carried}
 
     def fit_targets(self, targets: Tensor, weight: Tensor) -> None:

@@ -72,7 +72,7 @@ class Shell(nn.Module, ABC, Generic[Answer]):
 
     @abstractmethod
     def outputs(self) -> dict[str, tuple[int, ...]]:
-        """List what a file of this model gives beside the state: fields of the answer, with shapes but for the batch."""
+        """List what a file of this model gives beside the state: parts of the answer, shapes without the batch axis."""
 
     @abstractmethod
     def answer(self, output: Any, price: Array, series: Array) -> Answer:

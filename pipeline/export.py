@@ -1,4 +1,4 @@
-"""Export a forecaster as one self-contained ONNX step, through a parity gate that cannot be skipped.
+"""Export a forecaster or classifier as one self-contained ONNX step, through a parity gate that cannot be skipped.
 
 The gate runs the file's own bytes in onnxruntime against the forecaster in torch, in float32 and in float64, over
 2,000 carried steps from the zero state, at batch 1 and 64, with holes, poison of every kind and rows of unseen
@@ -7,7 +7,7 @@ reference than four times torch's own float32 is. A file that fails is not writt
 
 Legend: B batch, T time, M prices of one moment.
 
-Comes in: a fitted forecaster and where it comes from. Goes out: a file. Knows torch, and onnx through
+Comes in: a fitted model and where it comes from. Goes out: a file. Knows torch, and onnx through
 `models/graph.py`; imported by the commands and flows.
 """
 
@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.checks import POISON
+from models.classifier import Classifier
 from models.errors import ParityError
-from models.forecaster import Forecaster, observe
+from models.forecaster import observe
 from models.graph import annotate, inputs, trace
-from models.observation import Forecast, Observation, State, at, between
+from models.observation import Observation, State, at, between
+from models.shell import Shell
 from pipeline.atomic import replacing
 from pipeline.calendar_features import ahead, calendar, of_calendar
 from pipeline.metadata import KEY, Metadata
@@ -63,88 +65,89 @@ class Provenance:
     config: dict[str, Any]
 
 
-def export(forecaster: Forecaster, provenance: Provenance, path: Path) -> Session:
-    """Write the forecaster's step into `path` and return the session of the very bytes written.
+def export(model: Shell[Any], provenance: Provenance, path: Path) -> Session:
+    """Write the model's step into `path` and return the session of the very bytes written.
 
     Raises
     ------
     ParityError
-        The file does not reproduce the forecaster; the message names the worst element. Nothing is written.
+        The file does not reproduce the model; the message names the worst element. Nothing is written.
     """
-    data = exported(forecaster, provenance)
+    data = exported(model, provenance)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data)
     return Session(data)
 
 
-def exported(forecaster: Forecaster, provenance: Provenance) -> bytes:
+def exported(model: Shell[Any], provenance: Provenance) -> bytes:
     """Give the bytes of the file, after the parity gate."""
-    forecaster = copy.deepcopy(forecaster).cpu().eval()
-    proto, metadata = _described(forecaster, provenance)
+    model = copy.deepcopy(model).cpu().eval()
+    proto, metadata = _described(model, provenance)
     with cpu_threads(1):
-        parity = check_parity(forecaster, Session(annotate(proto, KEY, metadata.to_json())))
-    parity |= {"nodes": len(proto.graph.node), "parameters": parameters(forecaster)}
+        parity = check_parity(model, Session(annotate(proto, KEY, metadata.to_json())))
+    parity |= {"nodes": len(proto.graph.node), "parameters": parameters(model)}
     return annotate(proto, KEY, replace(metadata, parity=parity).to_json())
 
 
-def ungated(forecaster: Forecaster) -> Session:
-    """Give the session of a forecaster, on the CPU and in eval mode, without the gate: to measure, never to serve."""
+def ungated(model: Shell[Any]) -> Session:
+    """Give the session of a model, on the CPU and in eval mode, without the gate: to measure, never to serve."""
     nowhere = Provenance(
-        series=tuple(f"series {row}" for row in range(1, _rows(forecaster))),
+        series=tuple(f"series {row}" for row in range(1, _rows(model))),
         grid="tick",
         cutoff_time="1970-01-01T00:00:00Z",
         data_sha256="0" * 64,
         commit="none",
         config={},
     )
-    proto, metadata = _described(forecaster, nowhere)
+    proto, metadata = _described(model, nowhere)
     return Session(annotate(proto, KEY, metadata.to_json()))
 
 
-def parameters(forecaster: Forecaster) -> int:
+def parameters(model: Shell[Any]) -> int:
     """Count the numbers that a fit has set, buffers such as scales among them."""
-    return sum(p.numel() for p in forecaster.state_dict().values())
+    return sum(p.numel() for p in model.state_dict().values())
 
 
-def _described(forecaster: Forecaster, provenance: Provenance) -> tuple[ModelProto, Metadata]:
+def _described(model: Shell[Any], provenance: Provenance) -> tuple[ModelProto, Metadata]:
     """Trace the step, and say of it what a file says before the gate."""
-    proto = trace(forecaster)
-    return proto, _metadata(forecaster, provenance, tuple(n for n in inputs(proto) if not n.startswith("state.")))
+    proto = trace(model)
+    return proto, _metadata(model, provenance, tuple(n for n in inputs(proto) if not n.startswith("state.")))
 
 
-def _metadata(f: Forecaster, provenance: Provenance, read: tuple[str, ...]) -> Metadata:
+def _metadata(m: Shell[Any], provenance: Provenance, read: tuple[str, ...]) -> Metadata:
+    task = {"task": "classify", "classes": m.classes} if isinstance(m, Classifier) else {}
     return Metadata(
-        name=f.name,
-        kind=f.kind,
-        transform=f.transform.describe(),
-        block=f.block,
-        horizon=f.horizon,
-        levels=f.levels,
-        df=tuple(f.core.df.tolist()),
-        state=f.state_tensors(),
+        name=m.name,
+        kind=m.kind,
+        transform=m.transform.describe(),
+        block=m.block,
+        horizon=m.horizon,
+        df=tuple(m.core.df.tolist()),
+        state=m.state_tensors(),
         inputs=read,
-        past=f.past_names,
-        future=f.future_names,
+        past=m.past_names,
+        future=m.future_names,
         parity={},
+        **task,
         **vars(provenance),
     )
 
 
-def check_parity(forecaster: Forecaster, session: Session) -> dict[str, Any]:
-    """Compare the session with the forecaster; give the largest errors found, by tensor.
+def check_parity(model: Shell[Any], session: Session) -> dict[str, Any]:
+    """Compare the session with the model; give the largest errors found, by tensor.
 
     Raises
     ------
     ParityError
-        A tensor of the runtime is NaN where the forecaster's is not, or too far from the float64 reference.
+        A tensor of the runtime is NaN where the model's is not, or too far from the float64 reference.
     """
     worst: dict[str, dict[str, float]] = {}
     for batch in BATCHES:
-        o = scenario(forecaster, batch)
+        o = scenario(model, batch)
         paths = [
-            _torch_path(forecaster, o),
-            _torch_path(copy.deepcopy(forecaster).double(), o),
+            _torch_path(model, o),
+            _torch_path(copy.deepcopy(model).double(), o),
             _session_path(session, o),
         ]
         for step, in_torch, exact, served in zip(LOOK_AT, *paths, strict=True):
@@ -182,35 +185,42 @@ def _judge(model: str, what: str, runtime: NDArray, in_torch: NDArray) -> None:
         )
 
 
-def scenario(forecaster: Forecaster, batch: int) -> Observation:
+def scenario(model: Shell[Any], batch: int) -> Observation:
     """Make observations [B, 2000, ...] as hard as a stream's: clustered moves, holes, poison, unseen series.
 
-    Moves are sized by the forecaster's own first forecast of each row.
+    Moves are sized by a forecaster's own first forecast of each row, and by the typical move of a classifier's fit.
     """
     rng = np.random.default_rng(20)
-    rows = torch.tensor(rng.integers(0, max(_rows(forecaster), 1), size=batch))
-    first = torch.full((batch, forecaster.block), 100.0, dtype=torch.float64)
-    now, _ = forecaster.step(_dress(forecaster, first, rows), forecaster.init_state(batch))
-    size = now.scale[:, :1].detach().double().numpy()
-    shape = (batch, STEPS, forecaster.block)
+    rows = torch.tensor(rng.integers(0, max(_rows(model), 1), size=batch))
+    first = torch.full((batch, model.block), 100.0, dtype=torch.float64)
+    size = _size(model, first, rows)
+    shape = (batch, STEPS, model.block)
     clusters = np.exp(np.cumsum(rng.normal(size=shape) * 0.1, 1).clip(-2, 2))
     path = torch.tensor(np.cumsum(size * clusters * rng.standard_t(4, size=shape) * 0.5, 1))
-    start, flat = first[:, None, None], path.reshape(batch, STEPS, forecaster.block, 1)
-    price = forecaster.transform.invert(start.transpose(2, 3), flat, rows, (STEPS, forecaster.block))[..., 0]
+    start, flat = first[:, None, None], path.reshape(batch, STEPS, model.block, 1)
+    price = model.transform.invert(start.transpose(2, 3), flat, rows, (STEPS, model.block))[..., 0]
     price = torch.where(torch.tensor(rng.random(shape) < 0.02), torch.tensor(rng.choice(POISON, size=shape)), price)
     mask = torch.tensor(rng.random(shape) > 0.05)
-    o = _dress(forecaster, price, rows)
+    o = _dress(model, price, rows)
     beside = {f: getattr(o, f) for f in ("past", "future", "elapsed")}
     spoiled = {f: torch.where(torch.tensor(rng.random(x.shape) < 0.01), float("nan"), x) for f, x in beside.items()}
     return replace(o, mask=mask, **spoiled)
 
 
-def _rows(forecaster: Forecaster) -> int:
+def _size(model: Shell[Any], first: Tensor, rows: Tensor) -> NDArray:
+    """Give the size of a usual move on the transformed scale, [B, 1, M] or one for all."""
+    if isinstance(model, Classifier):
+        return model.core.inputs.unit.double().numpy()
+    now, _ = model.step(_dress(model, first, rows), model.init_state(len(rows)))
+    return now.scale[:, :1].detach().double().numpy()
+
+
+def _rows(model: Shell[Any]) -> int:
     """Count the parameter rows: one where all series share them."""
-    return len(forecaster.core.df)
+    return len(model.core.df)
 
 
-def _dress(f: Forecaster, price: Tensor, rows: Tensor) -> Observation:
+def _dress(f: Shell[Any], price: Tensor, rows: Tensor) -> Observation:
     """Put covariates beside prices: those of the calendar of real times, others random and as large as in its fit."""
     lead = price.shape[:-1]
     time = SPACING * np.arange(np.prod(lead)).reshape(lead)
@@ -235,29 +245,25 @@ def _dress(f: Forecaster, price: Tensor, rows: Tensor) -> Observation:
 
 
 @torch.no_grad()
-def _torch_path(forecaster: Forecaster, o: Observation) -> Iterator[dict[str, NDArray]]:
-    """Give forecast and state in torch after each step of `LOOK_AT`."""
-    state, done = forecaster.init_state(len(o.series)), 0
+def _torch_path(model: Shell[Any], o: Observation) -> Iterator[dict[str, NDArray]]:
+    """Give answer and state in torch after each step of `LOOK_AT`."""
+    state, done = model.init_state(len(o.series)), 0
     for step in LOOK_AT:
-        forecast, state = forecaster.forward(between(o, done, step), state)
+        answer, state = model.forward(between(o, done, step), state)
         done = step
-        last = {k: getattr(forecast, k)[:, -1] for k in ("quantile", "loc", "scale")}
+        last = {k: getattr(answer, k)[:, -1] for k in model.outputs()}
         yield {k: v.double().numpy() for k, v in {**last, **_named(state)}.items()}
 
 
 def _session_path(session: Session, o: Observation) -> Iterator[dict[str, NDArray]]:
-    """Give forecast and state in the runtime after each step of `LOOK_AT`."""
+    """Give answer and state in the runtime after each step of `LOOK_AT`."""
     state = session.initial(len(o.series))
     for t in range(STEPS):
         now = at(o, t)
         arrays = Observation(**{f: getattr(now, f).numpy() for f in Observation.__dataclass_fields__})
-        forecast, state = session.step(arrays, state)
+        given, state = session.run(arrays, state)
         if t + 1 in LOOK_AT:
-            yield {k: np.asarray(v, np.float64) for k, v in {**_parts(forecast), **_named(state)}.items()}
-
-
-def _parts(forecast: Forecast) -> dict[str, Any]:
-    return {k: getattr(forecast, k) for k in ("quantile", "loc", "scale")}
+            yield {k: np.asarray(v, np.float64) for k, v in {**given, **_named(state)}.items()}
 
 
 def _named(state: State) -> dict[str, Any]:

@@ -51,7 +51,11 @@ class Metadata:
     name: str
     """Name of the model."""
     kind: str
-    """Kind of the forecaster, such as naive, ar, garch or gru."""
+    """Kind of the model, such as naive, ar, garch or gru."""
+    task: str = "forecast"
+    """What a step gives: `forecast` a distribution of prices, `classify` the probability of each class."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; none for a forecast."""
     transform: dict[str, Any]
     """`kind` log or asinh, the open domain `lower` and `upper` of its prices, and its fitted numbers."""
     block: int
@@ -90,7 +94,7 @@ class Metadata:
             object.__setattr__(self, name, _plain(getattr(self, name), name))
         for name in ("levels", "df"):
             object.__setattr__(self, name, tuple(_number(x) for x in getattr(self, name)))
-        for name in ("series", "inputs", "past", "future"):
+        for name in ("series", "inputs", "past", "future", "classes"):
             _require(not isinstance(getattr(self, name), str), name, getattr(self, name), "a list of names")
             object.__setattr__(self, name, tuple(getattr(self, name)))
         state = (replace(s, shape=tuple(s.shape), initial=_number(s.initial)) for s in self.state)
@@ -192,7 +196,8 @@ def _check_fields(plain: Any) -> None:
     known = {f.name for f in fields(Metadata)}
     for name in plain.keys() - known:
         raise ModelError(f"model metadata: {unknown('field', name, known)}")
-    if missing := known - plain.keys():
+    # version 1 began without classifiers
+    if missing := known - plain.keys() - {"task", "classes"}:
         raise ModelError(f"model metadata: missing {', '.join(sorted(missing))}. Export the model again")
 
 
@@ -209,6 +214,7 @@ def _check_identity(m: Metadata) -> None:
         ("series", m.series),
         ("past", m.past),
         ("future", m.future),
+        ("classes", m.classes),
     ]:
         for value in values:
             _require(
@@ -241,6 +247,9 @@ def _check_shape(m: Metadata) -> None:
         _require(type(value) is int and value >= 1, field, value, "a whole number of at least 1")
     ascending = all(a < b for a, b in zip((0.0, *m.levels), (*m.levels, 1.0), strict=True))
     _require(ascending and 0.5 in m.levels, "levels", m.levels, "ascending numbers between 0 and 1 with 0.5 among them")
+    _require(m.task in ("forecast", "classify"), "task", m.task, "forecast or classify")
+    named = len(set(m.classes)) == len(m.classes) and (len(m.classes) >= 2) == (m.task == "classify")
+    _require(named and bool(m.classes) == (m.task == "classify"), "classes", m.classes, "two or more to classify")
     rows = 1 + len(m.series)
     _require(len(m.df) in (1, rows), "df", m.df, f"one number, or {rows} for row 0 and each series")
     _require(all(math.isnan(x) or x > 0 for x in m.df), "df", m.df, "numbers above zero")

@@ -8,14 +8,16 @@ Comes in: a numpy panel. Goes out: tensors and arrays. Imported by fitting, trai
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from models.errors import DataError, FitError, unknown
-from models.forecaster import Forecaster, observe
+from models.forecaster import observe
 from models.observation import Observation
+from models.shell import Shell
 from models.transforms import Transform
 from pipeline.calendar_features import ahead, calendar, of_calendar
 from pipeline.windows import Panel
@@ -112,8 +114,8 @@ def _check_known(name: str, values: NDArray[np.float32]) -> None:
         )
 
 
-def observed_by(forecaster: Forecaster, panel: Panel) -> Observation:
-    """Give the observations that a forecaster reads: its covariates by name, those of the calendar computed.
+def observed_by(forecaster: Shell[Any], panel: Panel) -> Observation:
+    """Give the observations that a model reads: its covariates by name, those of the calendar computed.
 
     Raises
     ------

@@ -1,11 +1,12 @@
-"""One loaded model file: state in, forecast and state out.
+"""One loaded model file: state in, forecast or label and state out.
 
-Legend: B batch, M prices published at once, S horizon steps, Q quantile levels, P and K covariates, R = 1 + N
-rows of per-series parameters.
+Legend: B batch, M prices published at once, S horizon steps, Q quantile levels, C classes, P and K covariates,
+R = 1 + N rows of per-series parameters.
 
 A graph reads those of `price` float64 [B, M], `mask` bool [B, M], `series` int64 [B], `past` float32 [B, P],
 `future` float32 [B, S, K], `elapsed` float32 [B] that its metadata names, and `state.<name>` [B, ...] for each
-state tensor; it gives `quantile` float64 [B, S, M, Q], `loc` and `scale` float32 [B, S, M] and `next.<name>`.
+state tensor; it gives `quantile` float64 [B, S, M, Q], `loc` and `scale` float32 [B, S, M], or to classify
+`probability` float32 [B, C], and `next.<name>`.
 
 Comes in: the bytes of a file. Goes out: `Session`. The only file that imports onnxruntime; imported by stream,
 champions and export.
@@ -26,7 +27,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from models.errors import IntegrityError, ModelError
-from models.observation import LEVELS, Forecast, Observation, State
+from models.observation import LEVELS, Forecast, Label, Observation, State
 from pipeline.metadata import KEY, Metadata
 
 RUNTIME_VERSION: str = onnxruntime.__version__
@@ -136,9 +137,29 @@ class Session:
         Raises
         ------
         ModelError
-            When the batch is empty (the runtime would end the process), the arrays differ in length, or the
-            runtime refuses them.
+            When the file classifies, the batch is empty (the runtime would end the process), the arrays differ in
+            length, or the runtime refuses them.
         """
+        if self.metadata.task != "forecast":
+            raise ModelError(
+                f"step of {self.metadata.name}: expected a file that forecasts prices, got one that labels moments as "
+                f"{list(self.metadata.classes)}. Step it with `label`"
+            )
+        given, following = self.run(observation, state)
+        return Forecast(**given, df=self._df_R[observation.series]), following
+
+    def label(self, observation: Observation, state: State) -> tuple[Label, State]:
+        """Take in one observation of each of B series, as `step` does, with a file that classifies.
+
+        The label at i is of what the model was taught at i, and was made from data up to and including it.
+        """
+        if self.metadata.task != "classify":
+            raise ModelError(f"label of {self.metadata.name}: expected a file that classifies, got one that forecasts")
+        given, following = self.run(observation, state)
+        return Label(**given), following
+
+    def run(self, observation: Observation, state: State) -> tuple[dict[str, NDArray], State]:
+        """Give the outputs of one step by name, and the state after it; see `step`."""
         feeds = {name: getattr(observation, name) for name in self.metadata.inputs}
         feeds |= {f"state.{name}": x for name, x in state.items()}
         batch = len(observation.series)
@@ -148,11 +169,11 @@ class Session:
             lengths = {name: len(x) for name, x in feeds.items()}
             raise ModelError(f"step: {batch} series, but arrays of length {lengths}; expected one row a series")
         try:
-            quantile, loc, scale, *following = self._runtime.run(self._output_names, feeds)
+            given = dict(zip(self._output_names, self._runtime.run(self._output_names, feeds), strict=True))
         except Exception as error:
             raise ModelError(f"step: the runtime refused a batch of {batch}: {error}") from error
-        forecast = Forecast(quantile=quantile, loc=loc, scale=scale, df=self._df_R[observation.series])
-        return forecast, {s.name: x for s, x in zip(self.metadata.state, following, strict=True)}
+        following = {s.name: given.pop(f"next.{s.name}") for s in self.metadata.state}
+        return given, following
 
     def self_test(self, batch: int) -> None:
         """Check on this machine that a row keeps its bits, whatever rows travel with it in whole grains.
@@ -197,8 +218,8 @@ class Session:
                     future=np.zeros((batch, m.horizon, len(m.future)), dtype=np.float32),
                     elapsed=np.ones(batch, dtype=np.float32),
                 )
-                forecast, state = self.step(observation, state)
-                given = {"quantile": forecast.quantile, "loc": forecast.loc, "scale": forecast.scale, **state}
+                given, state = self.run(observation, state)
+                given |= state
             for name, x in given.items():
                 last.setdefault(name, np.empty((growth.shape[1], *x.shape[1:]), x.dtype))[piece] = x
         return last
@@ -248,13 +269,15 @@ def _inputs(m: Metadata) -> dict[str, tuple[str, Shape]]:
 
 def _outputs(m: Metadata) -> dict[str, tuple[str, Shape]]:
     """List the outputs that the metadata describes."""
-    around = (m.horizon, m.block)
+    around, following = (m.horizon, m.block), {f"next.{s.name}": (s.dtype, s.shape) for s in m.state}
+    if m.task == "classify":
+        return {"probability": ("float32", (len(m.classes),)), **following}
     outputs: dict[str, tuple[str, Shape]] = {
         "quantile": ("float64", (*around, len(m.levels))),
         "loc": ("float32", around),
         "scale": ("float32", around),
     }
-    return outputs | {f"next.{s.name}": (s.dtype, s.shape) for s in m.state}
+    return outputs | following
 
 
 def _check(side: str, nodes: Iterable[onnxruntime.NodeArg], expected: dict[str, tuple[str, Shape]]) -> None:

@@ -16,7 +16,8 @@ none of polars, prefect, mlflow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +27,7 @@ import torch
 from torch import Tensor
 
 from models.checkpoint import load_tensors, save_tensors
+from models.classifier import Classifier
 from models.core import initial_state
 from models.decoder import columns_of_prices
 from models.errors import ConfigError, FitError
@@ -34,6 +36,7 @@ from models.network import Network, NetworkConfig
 from models.observation import Observation, State
 from models.transforms import Transform
 from pipeline.clock import span
+from pipeline.labels import Labels
 from pipeline.moves import observed_by, outcomes, typical_move
 from pipeline.threads import cpu_threads
 from pipeline.windows import Lanes, Panel, Split, lanes
@@ -151,7 +154,7 @@ class EpochRecord:
 class Lane:
     """Lanes on the device.
 
-    inputs [B, L, F]; ahead [B, L, S*K]; targets [B, L, S, M] in running scales, 0 where there is none;
+    inputs [B, L, F]; ahead [B, L, S*K]; targets [B, L, S, M] in running scales, or classes, 0 where there is none;
     weight [B, L, S, M] of each target in the loss, 0 where there is none; series int64 [B], the row of parameters;
     steps int64 [B] on the CPU, the length of each lane.
     """
@@ -175,7 +178,7 @@ class Lane:
 
 
 class Training:
-    """A fit in progress: iterate over it for the epoch records, then take `forecaster`.
+    """A fit in progress: iterate over it for the epoch records, then take `model`.
 
     Parameters
     ----------
@@ -193,6 +196,9 @@ class Training:
     checkpoint : Path, optional
         File that holds the fit after every epoch; where it exists already, the fit goes on from it to the same
         weights as if it had never stopped.
+    labels : Labels, optional
+        What each moment is to be called: a classifier is trained in the place of a forecaster, with the steps of its
+        labels for horizon.
     start : Forecaster, optional
         Network of the same shape at whose weights these begin; its constants stay as well, such as the unit of the
         running scale. The optimiser begins anew.
@@ -214,23 +220,27 @@ class Training:
         config: TrainingConfig,
         horizon: int = 1,
         checkpoint: Path | None = None,
+        labels: Labels | None = None,
         start: Forecaster | None = None,
     ) -> None:
-        self.config, self.checkpoint = config, checkpoint
+        self.config, self.checkpoint, self.labels = config, checkpoint, labels
         self.device = resolve_device(config.device)
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             unit = typical_move(panel, transform, split.train_end_time)
             covariates = {"past": len(panel.past_names), "future": len(panel.future_names)}
-            shape = {"horizon": horizon, "block": panel.block, "series": len(panel.names), **covariates}
+            steps = labels.steps if labels else horizon
+            shape = {"horizon": steps, "block": panel.block, "series": len(panel.names), **covariates}
             columns = columns_of_prices(panel.future_names, panel.block)
-            core = Network(kind, network, unit=unit, columns=columns, **shape)
+            classes = len(labels.classes) if labels else 0
+            core = Network(kind, network, unit=unit, columns=columns, classes=classes, **shape)
         _fit_covariates(core, panel, split.train_end_time)
         if start is not None:
             _begin_at(start, core)
         self.core = core.to(self.device)
         names = (panel.past_names, panel.future_names)
-        self.forecaster = Forecaster(kind, transform, core, *names).to(self.device)
+        model = Classifier(kind, transform, core, labels.classes, *names) if labels else None
+        self.model = (model or Forecaster(kind, transform, core, *names)).to(self.device)
         with cpu_threads(config.threads):
             self.train, self.validation, self.layout, self.continued = self._prepare(panel, split)
         if start is None:
@@ -247,20 +257,19 @@ class Training:
             self._resume(checkpoint)
 
     def __iter__(self) -> Iterator[EpochRecord]:
-        """Train to the end, one record an epoch; afterwards the forecaster has the best epoch's weights."""
+        """Train to the end, one record an epoch; afterwards the model has the best epoch's weights."""
         while self.epoch < self.config.epochs and self.since_best < self.config.patience:
             with cpu_threads(self.config.threads):
                 record = self._one_epoch()
             yield record
         self.core.load_state_dict(self.best)
         self.core.head.freeze()
-        self.forecaster.to("cpu").eval()
+        self.model.to("cpu").eval()
 
     def _one_epoch(self) -> EpochRecord:
         started = time.perf_counter()
         rate = self._set_rate()
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.config.seed * 1_000_003 + self.epoch)
+        with self._seeded(self.epoch):
             self.core.train()
             self.core.begin_epoch(self.epoch / self.config.epochs)
             train_loss, norm = self._pass_over_lanes()
@@ -289,9 +298,19 @@ class Training:
 
     def _set_rate(self) -> float:
         rate = self.config.learning_rate * 0.5 * (1 + np.cos(np.pi * self.epoch / self.config.epochs))
+        self._take_rate(float(rate))
+        return float(rate)
+
+    def _take_rate(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        return float(rate)
+
+    @contextmanager
+    def _seeded(self, number: int) -> Iterator[None]:
+        """Draw what is dropped by the seed of the fit and the number of the epoch."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.config.seed * 1_000_003 + number)
+            yield
 
     def _pass_over_lanes(self) -> tuple[Tensor, Tensor]:
         """Go once over the lanes, chunk by chunk; give the mean loss and the mean gradient norm."""
@@ -300,18 +319,42 @@ class Training:
         length = self.config.chunk_of(self.epoch)
         starts = range(0, self.train.inputs.shape[1], length)
         for start in starts:
-            lane = self.train.cut(start, start + length)
-            if self.config.state == "reset":
-                state = self._burnt_in(start)
-            total, weight, state = self._loss(lane, state)
-            self.optimiser.zero_grad(set_to_none=True)
-            (total / lane.weight.count_nonzero().clamp(min=1)).backward()
-            norm = self._clip()
-            self.optimiser.step()
-            state = detached(state)
-            loss_sum, weight_sum, norm_sum = loss_sum + total.detach(), weight_sum + weight, norm_sum + norm
+            total, weight, norm, state = self._one_chunk(start, length, state)
+            loss_sum, weight_sum, norm_sum = loss_sum + total, weight_sum + weight, norm_sum + norm
         self.ended = state
         return loss_sum / weight_sum, norm_sum / len(starts)
+
+    def _one_chunk(self, start: int, length: int, state: State) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Take one step of the optimiser; give the sums of the loss before it and its weights, the norm, the state."""
+        lane = self.train.cut(start, start + length)
+        if self.config.state == "reset":
+            state = self._burnt_in(start)
+        total, weight, state = self._loss(lane, state)
+        self.optimiser.zero_grad(set_to_none=True)
+        (total / lane.weight.count_nonzero().clamp(min=1)).backward()
+        norm = self._clip()
+        self.optimiser.step()
+        return total.detach(), weight, norm, detached(state)
+
+    def at_rates(self, rates: Iterable[float]) -> Iterator[float]:
+        """Train one chunk at each learning rate in turn, over the lanes again and again; give the mean loss of each.
+
+        A loss is that before the step of its rate. For trying rates out: no epoch is counted, nothing is validated,
+        and the weights are of no use afterwards.
+        """
+        length = self.config.chunk
+        starts = range(0, self.train.inputs.shape[1], length)
+        state = self.ended
+        self.core.train()
+        self.core.begin_epoch(0.0)
+        for k, rate in enumerate(rates):
+            if k % len(starts) == 0:
+                self.ended = state
+                state = self._carry_on(self.layout.previous)
+            self._take_rate(rate)
+            with cpu_threads(self.config.threads), self._seeded(k):
+                total, weight, _, state = self._one_chunk(starts[k % len(starts)], length, state)
+            yield float(total / weight)
 
     def _clip(self) -> Tensor:
         """Bound the gradient; give its norm as it was."""
@@ -353,7 +396,7 @@ class Training:
     def _check_finite(self, train: float, validation: float) -> None:
         if not (np.isfinite(train) and np.isfinite(validation)):
             raise FitError(
-                f"training {self.forecaster.name}: the loss is {train} (validation {validation}) in epoch "
+                f"training {self.model.name}: the loss is {train} (validation {validation}) in epoch "
                 f"{self.epoch + 1}; expected a finite number. Lower learning_rate or clip, or check the prices"
             )
 
@@ -366,6 +409,7 @@ class Training:
         seen = panel.before(split.validation_end_time)
         series = self._series_tensors(seen)
         moved = ~series.pop("held").numpy()
+        log_unit = series.pop("log_unit").numpy()
         # by origin time: the last train origins are validation inputs only, their targets lie there
         train_rows = moved & (seen.time < split.train_end_time)
         validation_rows = moved & (seen.time >= split.train_end_time)
@@ -380,9 +424,11 @@ class Training:
         counts = [int(x.weight.count_nonzero()) for x in (train, validation)]
         if not all(counts):
             raise FitError(
-                f"training {self.forecaster.name}: expected origins in train and validation, got {counts[0]} "
+                f"training {self.model.name}: expected origins in train and validation, got {counts[0]} "
                 f"and {counts[1]}. Give more data or larger splits"
             )
+        scored = (validation_rows & validation_origins)[..., None, None] & np.isfinite(series["targets"].numpy())
+        self.log_unit = float(np.broadcast_to(log_unit[:, :, None], scored.shape)[scored].mean())
         last_lane = np.full(len(panel.names), -1)
         last_lane[layout.series] = np.arange(len(layout.series))
         return train, validation, layout, last_lane[one_each.series]
@@ -390,14 +436,29 @@ class Training:
     @torch.no_grad()
     def _series_tensors(self, panel: Panel) -> dict[str, Tensor]:
         """Compute inputs, running scales and targets [N, T, ...] of whole series, on the CPU."""
-        forecaster = self.forecaster.to("cpu")
-        o: Observation = observed_by(forecaster, panel)
-        state = initial_state(forecaster.state_tensors(), len(panel.names), self.core.df)
-        ticks, _ = forecaster.ticks(o, state["price"])
+        model = self.model.to("cpu")
+        o: Observation = observed_by(model, panel)
+        state = initial_state(model.state_tensors(), len(panel.names), self.core.df)
+        ticks, _ = model.ticks(o, state["price"])
         inputs, ahead, scale = self.core.features(ticks, state)
-        target = torch.from_numpy(outcomes(panel, forecaster.transform, self.core.horizon)).float() / scale[:, :, None]
-        forecaster.to(self.device)
-        return {"inputs": inputs, "ahead": ahead, "targets": target, "held": ticks.held.all(-1)}
+        target = self._targets(panel, scale)
+        model.to(self.device)
+        return {
+            "inputs": inputs,
+            "ahead": ahead,
+            "targets": target,
+            "log_unit": scale.log(),
+            "held": ticks.held.all(-1),
+        }
+
+    def _targets(self, panel: Panel, scale: Tensor) -> Tensor:
+        """Give moves over the running scale [N, T, S, M], or classes [N, T, 1, 1] by index; NaN where there is none."""
+        if self.labels is None:
+            return (
+                torch.from_numpy(outcomes(panel, self.model.transform, self.core.horizon)).float() / scale[:, :, None]
+            )
+        index = self.labels.index[:, : panel.time.shape[1], None, None]
+        return torch.from_numpy(np.where(index < 0, np.nan, index)).float()
 
     def _lane(self, series: dict[str, Tensor], rows: np.ndarray, counted: np.ndarray, layout: Lanes) -> Lane:
         """Close the gaps of held steps, cut into lanes, and put them on the device; origins count as `counted` says."""
@@ -485,4 +546,13 @@ def fit_network(training: Training, on_epoch: Callable[[EpochRecord], None] = la
     """Train to the end and return the forecaster with the weights of the best validation epoch."""
     for record in training:
         on_epoch(record)
-    return training.forecaster
+    assert isinstance(training.model, Forecaster)
+    return training.model
+
+
+def fit_classifier(training: Training, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> Classifier:
+    """Train on labels to the end and return the classifier with the weights of the best validation epoch."""
+    for record in training:
+        on_epoch(record)
+    assert isinstance(training.model, Classifier)
+    return training.model
