@@ -23,9 +23,15 @@ if TYPE_CHECKING:
 KINDS = (
     "last_value",
     "drift",
+    "week_ago",
     "ar",
     "ar_t",
+    "arx",
+    "lear",
+    "har",
     "garch",
+    "egarch",
+    "garch_diurnal",
     "rnn",
     "lstm",
     "gru",
@@ -33,6 +39,7 @@ KINDS = (
     "seq2seq",
     "point",
     "categorical",
+    "dayahead",
     "ensemble",
     "mix",
 )
