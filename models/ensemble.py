@@ -173,6 +173,6 @@ def _check_alike(cores: Sequence[Core]) -> None:
         counts = {getattr(c, side) for c in cores} - {0}
         if len(counts) > 1:
             raise ModelError(
-                f"ensemble: expected members that read the same {side} covariates, or none; they read {sorted(counts)}. "
-                "Leave out a kind that reads its own"
+                f"ensemble: expected members that read the same {side} covariates, or none; they read {sorted(counts)}"
+                ". Leave out a kind that reads its own"
             )

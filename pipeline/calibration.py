@@ -80,9 +80,7 @@ def _gaps(forecaster: Forecaster, seen: Panel, split: Split) -> list[list[NDArra
 
 
 @torch.no_grad()
-def on_validation(
-    forecaster: Forecaster, seen: Panel, split: Split
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+def on_validation(forecaster: Forecaster, seen: Panel, split: Split) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     """Walk over the prices before the end of validation, from nothing, a stretch of time after another.
 
     Returns

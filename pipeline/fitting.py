@@ -189,7 +189,9 @@ def _mix(r: Request) -> Forecaster:
     members = [KINDS[one.name](one) for one in requests]
     if settings.weights == "equal":
         return _together(r, members, np.ones(len(members)))
-    unseen = [m if one.name in CHOOSING else KINDS[one.name](_on_train(one)) for one, m in zip(requests, members, strict=True)]
+    unseen = [
+        m if one.name in CHOOSING else KINDS[one.name](_on_train(one)) for one, m in zip(requests, members, strict=True)
+    ]
     return _together(r, members, weights_of(unseen, r.panel, r.split))
 
 

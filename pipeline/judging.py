@@ -44,6 +44,7 @@ from pipeline.steps import (
     load,
     load_model,
     naive_scales,
+    provenance,
     read_json,
     serving_path,
     sha256_of,
@@ -51,7 +52,6 @@ from pipeline.steps import (
     write_json,
 )
 from pipeline.tracking import Run, Tracker
-from pipeline.training import resolve_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -296,13 +296,7 @@ def record(config: Config) -> str:
     """Log the comparison to MLflow: a parent run, and a child for each model; give the parent's id."""
     comparison = read_json(config.folder / "comparison.json", "compare")
     data = load(config)
-    tags = {
-        "data_sha256": data.sha256,
-        "data_start": iso(int(data.panel.time[:, 0].min())),
-        "data_end": iso(int(data.panel.time.max())),
-        "commit": commit(),
-        "seed": config.fit.training.seed,
-        "device": resolve_device(config.fit.training.device).type,
+    tags = provenance(config, data) | {
         "decision": comparison["decision"]["reason"],
         "best_set": ", ".join(name for name, p in comparison["best"].items() if p >= config.compare.alpha),
     }

@@ -75,7 +75,7 @@ def load(cls: type[C], source: Path | Mapping[str, Any], overrides: Mapping[str,
         range. The message names the setting, what came, and the file or override it came from.
     """
     changes = dict(overrides or {})
-    tree = _read(source) if isinstance(source, Path) else dict(source)
+    tree = read(source) if isinstance(source, Path) else dict(source)
     origin = str(source) if isinstance(source, Path) else "the settings given"
     for name, value in changes.items():
         tree = _placed(tree, name.split("."), value)
@@ -111,7 +111,8 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _read(path: Path) -> Tree:
+def read(path: Path) -> Tree:
+    """Read a TOML file as nested values."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

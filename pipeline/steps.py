@@ -43,7 +43,7 @@ from pipeline.metrics import naive_scale
 from pipeline.prices import PriceStore
 from pipeline.prices import digest as digest_of
 from pipeline.report import IngestReport
-from pipeline.training import EpochRecord
+from pipeline.training import EpochRecord, resolve_device
 from pipeline.vintages import WriteResult
 from pipeline.windows import Panel, Split, panel, split
 
@@ -148,6 +148,18 @@ def _refuse_non_positive(prices: Panel, config: Config) -> None:
         f"at {iso(int(prices.price_time[place]))} = {prices.price[place]}. Set transform to 'asinh', or "
         "ingest.non_positive to 'drop'"
     )
+
+
+def provenance(config: Config, data: Data) -> dict[str, object]:
+    """Say what a run rests on, as `tracking.RETRAIN_TAGS` asks."""
+    return {
+        "data_sha256": data.sha256,
+        "data_start": iso(int(data.panel.time[:, 0].min())),
+        "data_end": iso(int(data.panel.time.max())),
+        "commit": commit(),
+        "seed": config.fit.training.seed,
+        "device": resolve_device(config.fit.training.device).type,
+    }
 
 
 def naive_scales(data: Data) -> dict[str, float]:
@@ -311,8 +323,8 @@ def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster
         history = "" if config.backtest.history is None else ", or give backtest.history a longer time"
         raise FitError(f"refit at {iso(fold.cut_time)}: {error}{history}", row=error.row) from error
     checkpoint.save(forecaster, path, about | {"why": fold.why})
-    for left in (progress, progress.with_suffix(".json")):
-        left.unlink(missing_ok=True)
+    for left in progress.parent.glob(f"{progress.stem}*"):
+        left.unlink()
 
 
 def iso(microseconds: int) -> str:

@@ -6,8 +6,8 @@ its origins and not by the size of its prices.
 
 Legend: K members, n rows, Q quantile levels.
 
-Comes in: forecasters, a panel and its split. Goes out: weights on the simplex. Knows numpy, scipy and torch; imported by
-fitting.
+Comes in: forecasters, a panel and its split. Goes out: weights on the simplex. Knows numpy, scipy and torch; imported
+by fitting.
 """
 
 from __future__ import annotations

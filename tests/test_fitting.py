@@ -12,7 +12,9 @@ from test_training import differ, weights
 
 from models.autoregressive import AutoregressiveConfig
 from models.conformal import ConformalConfig
+from models.ensemble import Ensemble, EnsembleConfig
 from models.errors import ConfigError, FitError
+from models.forecaster import Forecaster
 from models.network import NetworkConfig
 from models.transforms import LogReturn, fit_transform
 from pipeline.backtest import walk_forward
@@ -111,3 +113,75 @@ def test_data_that_carry_no_fit_are_refused() -> None:
     prices, split = market(120, 120)
     with pytest.raises(FitError, match="GARCH: series row 1 has"):
         fit("garch", prices, split, LogReturn(), CONFIG)
+
+
+TOGETHER = replace(CONFIG, ensemble=EnsembleConfig(of="gru", members=2, mix=("gru", "ar_t", "last_value")))
+
+
+def core_of(fitted: Forecaster) -> Ensemble:
+    """Give the ensemble inside the calibration."""
+    assert isinstance(fitted.core.core, Ensemble)
+    return fitted.core.core
+
+
+def test_an_ensemble_is_of_the_networks_of_its_seeds() -> None:
+    """Each member is bit for bit the network that is fitted alone from its seed, and counts alike."""
+    core = core_of(fit("ensemble", PANEL, SPLIT, LogReturn(), TOGETHER))
+    assert core.weights.tolist() == [0.5, 0.5]
+    for seed, member in enumerate(core.members):
+        training = replace(CONFIG.training, seed=seed)
+        raw = replace(CONFIG, training=training, conformal=ConformalConfig(track="off"))
+        alone = fit("gru", PANEL, SPLIT, LogReturn(), raw).core.state_dict()
+        assert not differ(member.state_dict(), alone)
+
+
+def test_a_killed_ensemble_goes_on_from_the_checkpoints_of_its_members(tmp_path: Path) -> None:
+    """Cut off in the last epoch of the second member, the same call ends in the same tensors without the first's."""
+    path, whole = tmp_path / "ensemble-key.safetensors", fit("ensemble", PANEL, SPLIT, LogReturn(), TOGETHER)
+
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit("ensemble", PANEL, SPLIT, LogReturn(), TOGETHER, checkpoint=path, on_epoch=stop)
+    assert {p.name for p in tmp_path.iterdir()} == {"ensemble-key.safetensors", "ensemble-key-1.safetensors"}
+    told: list[EpochRecord] = []
+    again = fit("ensemble", PANEL, SPLIT, LogReturn(), TOGETHER, checkpoint=path, on_epoch=told.append)
+    assert [r.epoch for r in told] == [4]
+    assert not differ(weights(again), weights(whole))
+
+
+def test_a_mix_is_weighed_on_validation_and_never_looks_further() -> None:
+    """Garbage from the test split on changes no tensor; a member that does not help is left out."""
+    clean = fit("mix", PANEL, SPLIT, LogReturn(), TOGETHER)
+    dirty = fit("mix", garbage_from(PANEL, SPLIT.validation_end_time), SPLIT, LogReturn(), TOGETHER)
+    assert not differ(weights(clean), weights(dirty))
+    assert core_of(clean).weights.sum().item() == pytest.approx(1.0)
+    assert core_of(clean).weights.min() >= 0.01
+    equal = replace(TOGETHER, ensemble=replace(TOGETHER.ensemble, weights="equal"))
+    assert core_of(fit("mix", PANEL, SPLIT, LogReturn(), equal)).weights.tolist() == pytest.approx([1 / 3] * 3)
+
+
+def test_an_ensemble_begins_at_the_weights_of_the_one_before() -> None:
+    """A warm refit that learns nothing leaves every member as it was, in its own place."""
+    before = fit("ensemble", PANEL, SPLIT, LogReturn(), TOGETHER)
+    still = replace(TOGETHER, training=replace(CONFIG.training, epochs=1, learning_rate=1e-30, weight_decay=0.0))
+    after = fit("ensemble", PANEL, SPLIT, LogReturn(), still, start=before)
+    for a, b in zip(core_of(before).members, core_of(after).members, strict=True):
+        assert not differ(a.state_dict(), b.state_dict())
+    assert differ(core_of(before).members[0].state_dict(), core_of(before).members[1].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("ensemble", EnsembleConfig(of="garch"), "fit.ensemble.of: unknown network 'garch'"),
+        ("mix", EnsembleConfig(mix=("ar", "mix")), "fit.ensemble.mix: unknown member 'mix'"),
+        ("mix", EnsembleConfig(mix=("ar", "grach")), "did you mean 'garch'"),
+    ],
+)
+def test_members_must_be_there(name: str, settings: EnsembleConfig, message: str) -> None:
+    """A member that is no kind, or an ensemble itself, is named with those that there are."""
+    with pytest.raises(ConfigError, match=message):
+        fit(name, PANEL, SPLIT, LogReturn(), replace(CONFIG, ensemble=settings))
