@@ -84,6 +84,12 @@ def test_a_clean_audit_raises_nothing(clean: Audit) -> None:
     clean.require()
 
 
+def test_bins_that_are_fitted_on_the_train_targets_pass(config: Config) -> None:
+    """The edges of a categorical head, and all that rests on them, have nothing of the future."""
+    small = replace(config, fit=replace(config.fit, network=replace(config.fit.network, bins=11)))
+    audit(small, ("categorical",), epochs=1).require()
+
+
 def test_a_network_that_reads_the_calendar_passes(config: Config) -> None:
     """What a time says by itself is no leak, with the price and ahead of it."""
     told = replace(config, past=("@weekday",), ahead=("@month_sin", "@weekday_cos"))

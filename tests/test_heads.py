@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,10 @@ from pipeline.threads import cpu_threads
 
 HIDDEN, HORIZON, BLOCK, BATCH = 5, 3, 2, 7
 AnyHead = StudentTHead | QuantileHead | PointHead | CategoricalHead
+Kind = TypeVar("Kind", StudentTHead, QuantileHead, PointHead, CategoricalHead)
 
 
-def wild(head: AnyHead, seed: int = 0) -> AnyHead:
+def wild(head: Kind, seed: int = 0) -> Kind:
     """Give the head large random weights in float64."""
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():

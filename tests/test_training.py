@@ -566,7 +566,8 @@ def test_bins_are_those_of_the_train_targets_and_stay_at_a_warm_start() -> None:
     prices, parts = market(300, 250)
 
     def edges(panel: Panel, **given: Any) -> torch.Tensor:
-        return Training("categorical", panel, parts, LogReturn(), **shape, **given).core.head.bins.edges
+        training = Training("categorical", panel, parts, LogReturn(), **shape, **given)
+        return training.core.state_dict()["head.bins.edges"]
 
     clean = edges(prices)
     assert torch.equal(clean, edges(garbage_from(prices, parts.train_end_time)))
