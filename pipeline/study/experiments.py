@@ -19,6 +19,7 @@ from pipeline.study import (
     gradients,
     memory,
     packing,
+    regimes,
     shapes,
     sine,
     state,
@@ -48,6 +49,7 @@ _ORDER = (
     decoder.ATTENTION,
     decoder.FORCING,
     temperature.EXPERIMENT,
+    regimes.EXPERIMENT,
 )
 
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ORDER}
