@@ -127,6 +127,12 @@ class Shell(nn.Module, ABC, Generic[Answer]):
                 f"got {tuple(o.price.shape)}. A single moment goes to step"
             )
         state = self.init_state(len(o.price)) if state is None else state
+        if not len(o.price) == len(o.series) == len(state["price"]):
+            raise DataError(
+                f"forward of {self.name}: expected prices [B, T, {self.block}] with the B of the series and of the "
+                f"state, got prices {tuple(o.price.shape)}, {len(o.series)} series and the state of "
+                f"{len(state['price'])}. Where time comes first, swap the axes: price.transpose(0, 1)"
+            )
         output, price, following = self.unroll(o, state)
         batch, time = o.price.shape[:2]
         flat = type(output)(**{f.name: getattr(output, f.name).flatten(0, 1) for f in fields(output)})

@@ -17,7 +17,8 @@ from models.decoder import DecoderConfig
 from models.diurnal import fit_diurnal
 from models.egarch import fit_egarch
 from models.ensemble import Ensemble
-from models.forecaster import Forecaster
+from models.errors import DataError
+from models.forecaster import Forecaster, observe
 from models.garch import fit_garch
 from models.har import HarConfig, fit_har
 from models.linear import ArxConfig, LearConfig, fit_linear, shape_of
@@ -182,3 +183,14 @@ def test_the_checks_catch_a_forecaster_that_looks_ahead() -> None:
     causality = next(c for c in CHECKS if c.__name__ == "check_future_never_changes_past")
     with pytest.raises(AssertionError, match="before the garbage"):
         causality(Forecaster("peeking", LogReturn(), core).eval(), np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("given", ["state", "series"])
+def test_time_in_the_place_of_the_series_is_refused(given: str) -> None:
+    """Prices [T, B, M] beside a state or rows of B series are refused with the axes that are expected."""
+    forecaster = Forecaster("gru", LogReturn(), recurrent("gru")).eval()
+    price = torch.full((50, 3, 1), 5.0)
+    state = forecaster.init_state(3) if given == "state" else None
+    series = torch.tensor([0, 0, 1]) if given == "series" else None
+    with pytest.raises(DataError, match=r"expected prices \[B, T, 1\] .* got prices \(50, 3, 1\).* swap the axes"):
+        forecaster(observe(price, series=series, mask=price > 0), state)
