@@ -74,6 +74,7 @@ def simplex_weights(quantile: NDArray[np.float64], target: NDArray[np.float64]) 
 
     one = {"type": "eq", "fun": lambda w: w.sum() - 1, "jac": np.ones_like}
     begin = np.full(count, 1 / count)
-    found = minimize(loss, begin, jac=True, bounds=[(0, 1)] * count, constraints=[one], method="SLSQP").x
+    how = {"bounds": [(0, 1)] * count, "constraints": [one], "method": "SLSQP", "options": {"ftol": 1e-12}}
+    found = minimize(loss, begin, jac=True, **how).x
     kept = np.where(found < LEAST_WEIGHT, 0.0, found)
     return kept / kept.sum()
