@@ -20,7 +20,7 @@ from pipeline.threads import cpu_threads
 
 HIDDEN, HORIZON, BLOCK, BATCH = 5, 3, 2, 7
 AnyHead = StudentTHead | QuantileHead | PointHead | CategoricalHead
-Kind = TypeVar("Kind", StudentTHead, QuantileHead, PointHead, CategoricalHead)
+Kind = TypeVar("Kind", bound=AnyHead)
 
 
 def wild(head: Kind, seed: int = 0) -> Kind:
