@@ -545,7 +545,7 @@ def test_a_finished_fit_resumes_to_its_own_weights(tmp_path: Path) -> None:
 
 
 def test_the_point_kind_comes_down_to_the_noise_of_a_sine() -> None:
-    """On moves that are a sine under noise its squared error is the variance of the noise, that of no move thrice it."""
+    """On moves that are a sine under noise its squared error is that of the noise; a forecast of no move has thrice."""
     rng, time = np.random.default_rng(4), np.arange(400)
     waves = [0.01 * np.sin(2 * np.pi * (time / 19 + rng.random())) for _ in range(16)]
     prices = panel_of([wave + 0.005 * rng.normal(size=400) for wave in waves])
