@@ -93,7 +93,7 @@ def scored(task: Task, kind: str, decoder: DecoderConfig, seed: int) -> tuple[np
     began = time.process_time()
     records = list(training)
     seconds = (time.process_time() - began) / len(records)
-    rows = walk_forward(training.forecaster, task.panel, cut.origins(task.panel, "test"))
+    rows = walk_forward(training.model, task.panel, cut.origins(task.panel, "test"))
     return by_origin(rows, crps(rows))[1], min(r.validation_loss for r in records), seconds
 
 

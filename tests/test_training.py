@@ -70,7 +70,7 @@ def epochs(training: Training, count: int) -> None:
 
 def weights(trained: Training | Forecaster) -> Weights:
     """Copy every tensor of the model."""
-    forecaster = trained.forecaster if isinstance(trained, Training) else trained
+    forecaster = trained.model if isinstance(trained, Training) else trained
     return {k: v.detach().clone() for k, v in forecaster.state_dict().items()}
 
 
@@ -197,7 +197,7 @@ def test_the_validation_loss_is_that_of_a_walk_forward() -> None:
     """Over the validation origins, training sees the very loss that the backtest's forecasts have."""
     training = begin(config=replace(STILL, lanes=3, epochs=1))
     (record,) = training
-    f, core = training.forecaster, training.core
+    f, core = training.model, training.core
     origins = SPLIT.origins(PANEL, "validation") & (PANEL.time >= SPLIT.train_end_time)
     rows = walk_forward(f, PANEL, origins)
     o = observations(PANEL, horizon=1)
