@@ -444,14 +444,15 @@ def told_search(searched: Searched) -> None:
     """Print the trials, the best first, how many were tried, and the settings to paste."""
     console = Console()
     ranked = sorted(searched.trials, key=lambda t: (t.state != "finished", t.score is None, t.score or 0.0))
-    names = [name.rpartition(".")[2] for name in searched.best.settings]
-    table = Table("trial", "score", "epochs", *names, "", box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
+    for name in ("trial", "score", "epochs", "ended"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("settings", overflow="fold")
     for trial in ranked[:SHOWN]:
         score = "" if trial.score is None else f"{trial.score:.5f}"
-        values = [str(value) for value in trial.settings.values()]
-        state = "" if trial.state == "finished" else trial.state
-        table.add_row(str(trial.number), score, str(trial.epochs), *map(escape, values), state)
-    console.print(table)
+        values = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in trial.settings.items())
+        table.add_row(str(trial.number), score, str(trial.epochs), trial.state, escape(values))
+    console.print(table, *_more(len(ranked), "trials"))
     shares = ", ".join(f"{name.rpartition('.')[2]} {share:.0%}" for name, share in searched.importance.items())
     said = [f"variance of the score explained: {shares}"] if shares else []
     said += [f"best of {len(searched.trials)} trials, chosen on the validation split: judge it on the test split once"]

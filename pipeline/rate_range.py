@@ -8,8 +8,9 @@ moves, then it falls, and at last it diverges. Two rules read a rate from that:
                 twice what it had fallen, or twice the noise of a chunk
 
 The lower one is suggested, as the peak of the schedule of `TrainingConfig.learning_rate`. The smoothed loss is the
-exponential moving average over chunks, free of the bias of its start (Kingma & Ba 2015, ICLR, 3). Only losses of the
-train split are looked at.
+exponential moving average over chunks, free of the bias of its start (Kingma & Ba 2015, ICLR, 3). Some chunks are
+harder than others: what the same chunk lost at the first weights, in a pass at rate zero, is taken off. Only losses of
+the train split are looked at.
 
 Legend: R rates.
 
@@ -33,7 +34,7 @@ from pipeline.fitting import NETWORKS
 from pipeline.tracking import Tracker
 from pipeline.training import Training
 
-LOWEST, HIGHEST, CHUNKS = 1e-5, 1.0, 120
+LOWEST, HIGHEST, CHUNKS = 1e-5, 10.0, 120
 """Rates that are tried, and over how many chunks they rise."""
 
 MEMORY = 0.9
@@ -53,7 +54,7 @@ class RateRange:
     Attributes
     ----------
     rate, loss, smoothed : float64 [R]
-        Loss of the chunk before the step of that rate.
+        Loss of the chunk before the step of that rate, less how hard the chunk is.
     steepest, diverged : float or None
         Rates at which the loss fell fastest, and had diverged; None where it did not.
     suggestion : float
@@ -122,11 +123,12 @@ def rate(config: Config, model: str, plot: Path | None = None, note: Callable[[s
 def range_test(training: Training, note: Callable[[str], None] = lambda _: None) -> RateRange:
     """Raise the rate from chunk to chunk until the loss is no number, and read the two rules."""
     rates, losses = np.geomspace(LOWEST, HIGHEST, CHUNKS), []
-    for r, loss in zip(rates, training.at_rates(rates.tolist()), strict=True):
-        note(f"rate {r:.2g}: loss {loss:.4f}")
+    own = list(training.at_rates([0.0] * min(training.chunks, CHUNKS)))
+    for k, loss in enumerate(training.at_rates(rates.tolist())):
+        note(f"rate {rates[k]:.2g}: loss {loss:.4f}")
         if not np.isfinite(loss):
             break
-        losses.append(loss)
+        losses.append(loss - own[k % len(own)] + np.mean(own))
     return read(rates[: len(losses)], losses)
 
 

@@ -233,7 +233,7 @@ def _study(config: Config, model: str, space: Space, data: Data) -> Iterator[Stu
     key = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
     storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
     try:
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_AT_RANDOM // 2, n_warmup_steps=NEVER_BEHIND - 1)
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=FIRST_AT_RANDOM // 2, n_warmup_steps=NEVER_BEHIND)
         study = optuna.create_study(study_name=key, storage=storage, pruner=pruner, load_if_exists=True)
         for cut_off in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
             study.tell(cut_off.number, state=optuna.trial.TrialState.FAIL)
@@ -321,9 +321,9 @@ def _found(config: Config, model: str, space: Space, study: Study, run: Run) -> 
         raise FitError(f"search for {model}: none of {len(trials)} trials came to its end. Lower the learning rates")
     best = min(finished, key=lambda t: (t.score, t.number))
     importance = _importance(study) if len(finished) >= 4 else {}
-    logs = {name for name, values in space.items() if isinstance(values, Range) and values.log}
+    ranges = {name: values.log for name, values in space.items() if isinstance(values, Range)}
     points = {t.number: (t.settings, t.score, t.state == "finished") for t in trials if t.score is not None}
-    drawn = tuning_figures.search(points, model=model, best=best.number, logs=logs, importance=importance)
+    drawn = tuning_figures.search(points, model=model, best=best.number, ranges=ranges, importance=importance)
     figure = figures.save(drawn, config.folder / "search" / f"{model}.png")
     run.scores({"pooled": {"trials": len(trials), "validation_score": best.score}})
     run.json(trials, "trials.json")

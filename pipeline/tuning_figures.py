@@ -7,7 +7,7 @@ search and rate_range.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ Point = tuple[Mapping[str, Any], float, bool]
 
 
 def search(
-    points: Mapping[int, Point], *, model: str, best: int, logs: Collection[str], importance: Mapping[str, float]
+    points: Mapping[int, Point], *, model: str, best: int, ranges: Mapping[str, bool], importance: Mapping[str, float]
 ) -> Figure:
     """Draw the score of each trial over each setting, those that matter most first.
 
@@ -34,8 +34,8 @@ def search(
     model : str
     best : int
         The trial that is marked.
-    logs : names of settings
-        Whose axis is of ratios.
+    ranges : dict of bool
+        Settings that were searched over a range, and whether by ratios; the others were chosen from a list.
     importance : dict of float
         Share of the variance of the score, by setting; may be empty.
     """
@@ -44,7 +44,7 @@ def search(
     rows = math.ceil(len(names) / columns)
     figure, axes = canvas(rows, columns, width=3.0 * columns, height=2.8 * rows + 0.6, sharey=True)
     for ax, name in zip(axes, names, strict=False):
-        _draw_setting(ax, name, points, best, name in logs)
+        _draw_setting(ax, name, points, best, ranges.get(name))
         share = f", {importance[name]:.0%} of the variance" if name in importance else ""
         ax.set_title(f"{name.rpartition('.')[2]}{share}", fontsize="medium")
     for ax in axes[len(names) :]:
@@ -56,20 +56,21 @@ def search(
     return figure
 
 
-def _draw_setting(ax: Axes, name: str, points: Mapping[int, Point], best: int, log: bool) -> None:
-    values = [chosen[name] for chosen, _, _ in points.values()]
-    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    choices = sorted(set(values), key=str)
-    place = {value: value if numeric else choices.index(value) for value in values}
+def _draw_setting(ax: Axes, name: str, points: Mapping[int, Point], best: int, log: bool | None) -> None:
+    """Draw the trials over one setting: on an axis of numbers, or (log is None) a place for each choice."""
+    choices = sorted({chosen[name] for chosen, _, _ in points.values()})
+    place = {value: k if log is None else value for k, value in enumerate(choices)}
     for number, (chosen, score, ended) in points.items():
-        value = chosen[name]
-        ax.plot(place[value], score, "o", ms=5, color=BLUE, mfc=BLUE if ended else "none", alpha=0.8)
+        at = place[chosen[name]]
+        ax.plot(at, score, "o", ms=5, color=BLUE, mfc=BLUE if ended else "none", alpha=0.8)
         if number == best:
-            ax.plot(place[value], score, "o", ms=11, mfc="none", mec=VERMILION, mew=1.6)
-    if not numeric:
-        ax.set_xticks(range(len(choices)), [" ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in choices])
+            ax.plot(at, score, "o", ms=11, mfc="none", mec=VERMILION, mew=1.6)
+    if log is None:
+        said = ["\n".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in choices]
+        ax.set_xticks(range(len(choices)), said)
+        ax.set_xlim(-0.5, len(choices) - 0.5)
     if log:
-        ax.set_xscale("log")
+        _ratios(ax)
 
 
 def rates(
@@ -82,7 +83,7 @@ def rates(
     for colour, (name, at) in zip((GREEN, ORANGE), marks.items(), strict=True):
         if at is not None:
             ax.axvline(at, color=colour, lw=1.4, label=f"{name}: {at:.2g}")
-    ax.set_xscale("log")
+    _ratios(ax)
     low, start = float(smoothed.min()), float(smoothed[0])
     ax.set_ylim(low - 0.2 * (start - low + 0.1), start + 1.5 * (start - low + 0.1))
     ax.set_xlabel("learning rate")
@@ -91,3 +92,15 @@ def rates(
     ax.legend()
     figure.set_label(f"{model}: loss over the learning rate")
     return figure
+
+
+def _ratios(ax: Axes) -> None:
+    """Let the horizontal axis be of ratios, labelled by plain numbers at the powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    few = high < 30 * low
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 4.0) if few else (1.0,)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
