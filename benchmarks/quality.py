@@ -109,7 +109,7 @@ def fitted(prices: Panel, cut: Split, config: FitConfig, model: str, seeds: int)
         made[f"{model} {seed}"] = calibrated(raw, prices, cut, config.conformal)
         print(f"  {model} seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
     names = (prices.past_names, prices.future_names)
-    together = Forecaster("ensemble", LogReturn(), Ensemble(members, [1 / seeds] * seeds), *names).eval()
+    together = Forecaster("ensemble", LogReturn(), Ensemble("ensemble", members, torch.ones(seeds)), *names).eval()
     made[f"{model} x{seeds}"] = calibrated(together, prices, cut, config.conformal)
     return made
 

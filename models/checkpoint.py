@@ -30,6 +30,7 @@ from models.garch import Garch
 from models.har import Har
 from models.linear import Linear, Shape
 from models.network import Network, NetworkConfig
+from models.seasonal import Seasonal
 from models.shell import Shell
 from models.transforms import AsinhDifference, LogReturn, Transform
 
@@ -112,7 +113,7 @@ def _load(path: Path) -> tuple[Forecaster | Classifier, dict[str, Any]]:
 
 
 def _settings(core: Any) -> dict[str, Any]:
-    if isinstance(core, Conformal):
+    if isinstance(core, Conformal | Seasonal):
         return {"core": type(core.core).__name__, "settings": _settings(core.core)}
     if isinstance(core, Ensemble):
         members = [{"core": type(c).__name__, "settings": _settings(c)} for c in core.members]
@@ -142,7 +143,7 @@ def _garch(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Garch:
 
 
 def _diurnal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Diurnal:
-    factor = tensors["factor"].reshape(-1, SLOTS)
+    factor = tensors["factors.factor"].reshape(-1, SLOTS)
     return Diurnal(Garch(tensors["core.parameters_by_row"], settings["horizon"]), factor)
 
 
@@ -164,10 +165,19 @@ def _dayahead(tensors: dict[str, Tensor], settings: dict[str, Any]) -> DayAhead:
     return DayAhead(DayAheadConfig(**config), series=len(tensors["center"]) - 1, **shape)
 
 
+def _seasonal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Seasonal:
+    core = _BUILD[settings["core"]](_inside(tensors), settings["settings"])
+    return Seasonal(core, tensors["factors.factor"].reshape(-1, SLOTS))
+
+
 def _conformal(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Conformal:
-    inner = {k.removeprefix("core."): v for k, v in tensors.items() if k.startswith("core.")}
-    core = _BUILD[settings["core"]](inner, settings["settings"])
+    core = _BUILD[settings["core"]](_inside(tensors), settings["settings"])
     return Conformal(core, tensors["start"], tensors["gain"])
+
+
+def _inside(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take the tensors of the core inside a core."""
+    return {k.removeprefix("core."): v for k, v in tensors.items() if k.startswith("core.")}
 
 
 def _ensemble(tensors: dict[str, Tensor], settings: dict[str, Any]) -> Ensemble:
@@ -183,6 +193,7 @@ _BUILD: dict[str, Any] = {
     "Autoregressive": _autoregressive,
     "Garch": _garch,
     "Diurnal": _diurnal,
+    "Seasonal": _seasonal,
     "Egarch": _egarch,
     "Har": _har,
     "Linear": _linear,

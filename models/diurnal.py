@@ -41,6 +41,28 @@ WEEKS = 20
 LEAST_FACTOR = 0.05
 
 
+class Factors(nn.Module):
+    """The table of factors, looked up by series and hour of the week.
+
+    Parameters
+    ----------
+    factor : float [R, W]
+    """
+
+    factor: Tensor
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor.float().reshape(-1, 1))
+
+    def of(self, series: Array, slot: Array, count: int) -> Array:
+        """Look up factors [B, count]; a slot that is none counts as the first or last."""
+        xp = namespace(slot)
+        known = xp.clip(xp.where(xp.isnan(slot), 0.0, slot), 0.0, SLOTS - 1.0)
+        row = xp.reshape(series, (-1, 1)) * SLOTS + xp.reshape(xp.cast(known, series), (-1, count))
+        return xp.reshape(xp.take(xp.constant(self.factor), row), (-1, count))
+
+
 class Diurnal(nn.Module):
     """A GARCH core around which moves are divided and scales multiplied by factors of the hour of the week.
 
@@ -55,12 +77,10 @@ class Diurnal(nn.Module):
     past = future = 1
     elapsed = False
     block = 1
-    factor: Tensor
 
     def __init__(self, core: Garch, factor: Tensor) -> None:
         super().__init__()
-        self.core, self.horizon = core, core.horizon
-        self.register_buffer("factor", factor.float().reshape(-1, 1))
+        self.core, self.horizon, self.factors = core, core.horizon, Factors(factor)
         self.register_buffer("adding", torch.ones(self.horizon, self.horizon).triu(), persistent=False)
 
     @property
@@ -79,19 +99,12 @@ class Diurnal(nn.Module):
 
     def _adjusted(self, tick: Tick) -> Tick:
         """Divide moves [B, 1] by the factor of their hour."""
-        return replace(tick, change=tick.change / self._factors(tick.series, tick.past, 1))
-
-    def _factors(self, series: Array, slot: Array, count: int) -> Array:
-        """Look up factors [B, count]; a slot that is none counts as the first or last."""
-        xp = namespace(slot)
-        known = xp.clip(xp.where(xp.isnan(slot), 0.0, slot), 0.0, SLOTS - 1.0)
-        row = xp.reshape(series, (-1, 1)) * SLOTS + xp.reshape(xp.cast(known, series), (-1, count))
-        return xp.reshape(xp.take(xp.constant(self.factor), row), (-1, count))
+        return replace(tick, change=tick.change / self.factors.of(tick.series, tick.past, 1))
 
     def _distribution(self, variance: Array, series: Array, slots: Array) -> Distribution:
         """Give the distribution of the moves, with the variance of the next adjusted one and the hours ahead."""
         xp, shape, garch = namespace(variance), (self.horizon, 1), self.core
-        factor = self._factors(series, slots, self.horizon)
+        factor = self.factors.of(series, slots, self.horizon)
         variances = garch.variance_of_each(variance, series) * (factor * factor)
         if self.horizon > 1:
             adding = xp.constant(self.adding)
@@ -105,7 +118,7 @@ class Diurnal(nn.Module):
         """Take in many ticks [B, T, ...]: the variance step by step, all else at once."""
         batch, time = ticks.change.shape[:2]
         series = ticks.series.repeat_interleave(time)
-        factor = self._factors(series, ticks.past.flatten(0, 1), 1).unflatten(0, (batch, time))
+        factor = self.factors.of(series, ticks.past.flatten(0, 1), 1).unflatten(0, (batch, time))
         variance, state = self.core.carried_over(replace(ticks, change=ticks.change / factor), state)
         made = self._distribution(variance.flatten(0, 1), series, ticks.future.flatten(0, 1))
         return over_time(made, time), state
@@ -128,18 +141,23 @@ def fit_diurnal(moves: Sequence[Vector], slots: Sequence[NDArray[np.integer]], *
         As for GARCH, or all moves of a series end in the same hour of the day.
     """
     series = [one_price(r, row, kind="GARCH_DIURNAL", least=SHORTEST) for row, r in enumerate(moves, 1)]
-    factors = [factors_of(r, slot, row) for row, (r, slot) in enumerate(zip(series, slots, strict=True), 1)]
-    core = fit_garch([r / f[slot] for r, f, slot in zip(series, factors, slots, strict=True)], horizon=horizon)
-    pooled = np.median(factors, axis=0)
-    return Diurnal(core, torch.from_numpy(np.stack([pooled, *factors])))
+    table = factor_table(series, slots)
+    adjusted = [r / f[slot] for r, f, slot in zip(series, table[1:].numpy(), slots, strict=True)]
+    return Diurnal(fit_garch(adjusted, horizon=horizon), table)
+
+
+def factor_table(moves: Sequence[Vector], slots: Sequence[NDArray[np.integer]]) -> Tensor:
+    """Give the factors of each series, float64 [R, W]; those of a series never seen, row 0, are the medians."""
+    factors = [factors_of(r, slot, row) for row, (r, slot) in enumerate(zip(moves, slots, strict=True), 1)]
+    return torch.from_numpy(np.stack([np.median(factors, axis=0), *factors]))
 
 
 def factors_of(r: Vector, slot: NDArray[np.integer], row: int) -> Vector:
     """Give the factor of each hour of the week [W]; the mean of their squares over the moves is one."""
     if len(np.unique(slot % HOURS)) == 1:
         raise FitError(
-            f"garch_diurnal: all moves of series row {row} end in hour {slot[0] % HOURS} of the day; expected prices "
-            "within the day. Leave garch_diurnal out of the models: garch is the same without hours",
+            f"hours: all moves of series row {row} end in hour {slot[0] % HOURS} of the day; expected "
+            "prices within the day. Leave out garch_diurnal (garch is the same), leave fit.network.diurnal at false",
             row=row,
         )
     size, count = (np.bincount(slot, w, minlength=SLOTS).reshape(-1, HOURS) for w in (np.abs(r), None))

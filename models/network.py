@@ -57,6 +57,8 @@ class NetworkConfig:
         Bins of a categorical head, odd, 3 to 501; other heads have none.
     token : int
         Width of what is learned of each of these bins and read where the last move was in it, 1 to 256.
+    diurnal : bool
+        Whether moves are adjusted for the hour of the week before the network sees them: for prices within the day.
     transformer : TransformerConfig
         What only a transformer has.
     decoder : DecoderConfig
@@ -74,6 +76,7 @@ class NetworkConfig:
     embedding: int = 0
     bins: int = 41
     token: int = 8
+    diurnal: bool = False
     transformer: TransformerConfig = TransformerConfig()
     decoder: DecoderConfig = DecoderConfig()
     labelling: LabellingConfig = LabellingConfig()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from models import checkpoint
 from models.class_head import LabellingConfig
 from models.classifier import Classifier
 from models.errors import ConfigError
+from models.network import Network
 from models.observation import between
 from pipeline import settings, steps
 from pipeline.classification import Indices, Matrix, Reliability, class_scores, log_losses, reliability
@@ -206,7 +207,7 @@ def probabilities(classifier: Classifier, panel: Panel) -> Matrix:
     """
     o, state, out = observed_by(classifier, panel), classifier.init_state(len(panel.names)), []
     time = panel.price.shape[1]
-    whole = classifier.core.config.labelling.bidirectional
+    whole = cast("Network", classifier.core).config.labelling.bidirectional
     for start in range(0, time, time if whole else CHUNK):
         label, state = classifier.forward(between(o, start, time if whole else min(start + CHUNK, time)), state)
         out.append(label.probability.double().numpy())

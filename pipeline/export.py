@@ -17,7 +17,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from models.classifier import Classifier
 from models.errors import ParityError
 from models.forecaster import observe
 from models.graph import annotate, inputs, trace
+from models.network import Network
 from models.observation import Observation, State, at, between
 from models.shell import Shell
 from pipeline.atomic import replacing
@@ -210,7 +211,7 @@ def scenario(model: Shell[Any], batch: int) -> Observation:
 def _size(model: Shell[Any], first: Tensor, rows: Tensor) -> NDArray:
     """Give the size of a usual move on the transformed scale, [B, 1, M] or one for all."""
     if isinstance(model, Classifier):
-        return model.core.inputs.unit.double().numpy()
+        return cast("Network", model.core).inputs.get_buffer("unit").double().numpy()
     now, _ = model.step(_dress(model, first, rows), model.init_state(len(rows)))
     return now.scale[:, :1].detach().double().numpy()
 

@@ -23,8 +23,8 @@ from scipy import stats
 from models.conformal import Conformal
 from models.errors import DataError
 from models.forecaster import Forecaster
-from models.observation import LEVELS
 from models.network import Network
+from models.observation import LEVELS
 from models.transforms import Transform
 from pipeline import archive, champions, figures, folds, metrics, settings
 from pipeline.atomic import replacing

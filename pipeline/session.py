@@ -18,6 +18,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +170,9 @@ class Session:
             lengths = {name: len(x) for name, x in feeds.items()}
             raise ModelError(f"step: {batch} series, but arrays of length {lengths}; expected one row a series")
         try:
-            given = dict(zip(self._output_names, self._runtime.run(self._output_names, feeds), strict=True))
+            given: dict[str, Any] = dict(
+                zip(self._output_names, self._runtime.run(self._output_names, feeds), strict=True)
+            )
         except Exception as error:
             raise ModelError(f"step: the runtime refused a batch of {batch}: {error}") from error
         following = {s.name: given.pop(f"next.{s.name}") for s in self.metadata.state}

@@ -313,9 +313,7 @@ class Tracker:
         return self._client.create_experiment(self.config.experiment, artifact_location=location)
 
     @contextmanager
-    def retrain(
-        self, params: Mapping[str, Any], tags: Mapping[str, object], *, name: str = "retrain"
-    ) -> Iterator[Run]:
+    def retrain(self, params: Mapping[str, Any], tags: Mapping[str, object], *, name: str = "retrain") -> Iterator[Run]:
         """Record one retrain as a parent run; it ends with the block, as failed if that raises.
 
         Parameters

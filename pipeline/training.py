@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,14 +30,17 @@ from models.checkpoint import load_tensors, save_tensors
 from models.classifier import Classifier
 from models.core import initial_state
 from models.decoder import columns_of_prices
+from models.diurnal import SLOT, factor_table
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster
 from models.network import Network, NetworkConfig
 from models.observation import Observation, State
+from models.seasonal import Seasonal
 from models.transforms import Transform
+from pipeline.calendar_features import calendar
 from pipeline.clock import span
 from pipeline.labels import Labels
-from pipeline.moves import observed_by, outcomes, typical_move
+from pipeline.moves import move_times, moves, observed_by, outcomes, typical_move
 from pipeline.threads import cpu_threads
 from pipeline.windows import Lanes, Panel, Split, lanes
 
@@ -238,9 +241,16 @@ class Training:
         if start is not None:
             _begin_at(start, core)
         self.core = core.to(self.device)
-        names = (panel.past_names, panel.future_names)
+        if network.diurnal and labels:
+            raise ConfigError(
+                "fit.network.diurnal: expected a forecaster, whose distribution the hour widens, got a classifier. Set "
+                "it to false, and give the classifier the hour: ahead = ['@hour_sin', '@hour_cos']"
+            )
+        self.season = _season(core, panel, transform, split.train_end_time) if network.diurnal else None
+        hour = (SLOT,) if self.season else ()
+        names = ((*panel.past_names, *hour), (*panel.future_names, *hour))
         model = Classifier(kind, transform, core, labels.classes, *names) if labels else None
-        self.model = (model or Forecaster(kind, transform, core, *names)).to(self.device)
+        self.model = (model or Forecaster(kind, transform, self.season or core, *names)).to(self.device)
         with cpu_threads(config.threads):
             self.train, self.validation, self.layout, self.continued = self._prepare(panel, split)
         if start is None:
@@ -336,6 +346,11 @@ class Training:
         self.optimiser.step()
         return total.detach(), weight, norm, detached(state)
 
+    @property
+    def chunks(self) -> int:
+        """How many chunks a pass over the lanes has, at their full length."""
+        return -(-self.train.inputs.shape[1] // self.config.chunk)
+
     def at_rates(self, rates: Iterable[float]) -> Iterator[float]:
         """Train one chunk at each learning rate in turn, over the lanes again and again; give the mean loss of each.
 
@@ -428,7 +443,7 @@ class Training:
                 f"and {counts[1]}. Give more data or larger splits"
             )
         scored = (validation_rows & validation_origins)[..., None, None] & np.isfinite(series["targets"].numpy())
-        self.log_unit = float(np.broadcast_to(log_unit[:, :, None], scored.shape)[scored].mean())
+        self.log_unit = float(np.broadcast_to(log_unit, scored.shape)[scored].mean())
         last_lane = np.full(len(panel.names), -1)
         last_lane[layout.series] = np.arange(len(layout.series))
         return train, validation, layout, last_lane[one_each.series]
@@ -440,23 +455,23 @@ class Training:
         o: Observation = observed_by(model, panel)
         state = initial_state(model.state_tensors(), len(panel.names), self.core.df)
         ticks, _ = model.ticks(o, state["price"])
+        ticks, growth = self.season.adjusted_over(ticks) if self.season else (ticks, torch.ones(1, 1, 1))
         inputs, ahead, scale = self.core.features(ticks, state)
-        target = self._targets(panel, scale)
+        unit = scale[:, :, None] * growth[..., None]
+        target = self._targets(panel, unit)
         model.to(self.device)
         return {
             "inputs": inputs,
             "ahead": ahead,
             "targets": target,
-            "log_unit": scale.log(),
+            "log_unit": unit.log(),
             "held": ticks.held.all(-1),
         }
 
-    def _targets(self, panel: Panel, scale: Tensor) -> Tensor:
-        """Give moves over the running scale [N, T, S, M], or classes [N, T, 1, 1] by index; NaN where there is none."""
+    def _targets(self, panel: Panel, unit: Tensor) -> Tensor:
+        """Give moves [N, T, S, M] over their unit, or classes [N, T, 1, 1] by index; NaN where there is none."""
         if self.labels is None:
-            return (
-                torch.from_numpy(outcomes(panel, self.model.transform, self.core.horizon)).float() / scale[:, :, None]
-            )
+            return torch.from_numpy(outcomes(panel, self.model.transform, self.core.horizon)).float() / unit
         index = self.labels.index[:, : panel.time.shape[1], None, None]
         return torch.from_numpy(np.where(index < 0, np.nan, index)).float()
 
@@ -514,9 +529,25 @@ def _fit_covariates(core: Network, panel: Panel, until: int) -> None:
         core.inputs.fit_covariates("future", torch.from_numpy(panel.future[rows]).flatten(0, 1))
 
 
+def _season(core: Network, panel: Panel, transform: Transform, until: int) -> Seasonal:
+    """Put a network inside the factors of the hour of the week, fitted on the moves before a moment."""
+    ends = move_times(panel, transform, until)
+    slots = [calendar((SLOT,), time)[:, 0].astype(np.int64) for time in ends]
+    named = zip(moves(panel, transform, until), slots, strict=True)
+    if panel.block > 1 or any(not len(slot) for slot in slots):
+        raise FitError(
+            "fit.network.diurnal: expected prices within the day that come one by one, and moves of every series "
+            f"before the end of train, got blocks of {panel.block} and {[len(slot) for slot in slots]} moves. "
+            "Set it to false"
+        )
+    return Seasonal(core, factor_table(*zip(*named, strict=True)))
+
+
 def _begin_at(start: Forecaster, core: Network) -> None:
     """Take the weights and constants of a network that was fitted before."""
-    before = getattr(start.core, "core", start.core)  # inside its calibration, where it has one
+    before: Any = start.core
+    while not isinstance(before, Network) and hasattr(before, "core"):  # inside its calibration or its season
+        before = before.core
     try:
         core.load_state_dict(before.state_dict())
     except RuntimeError as error:

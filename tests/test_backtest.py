@@ -19,8 +19,8 @@ from models.errors import ConfigError, DataError
 from models.forecaster import Forecaster
 from models.garch import fit_garch
 from models.naive import fit_drift, fit_last_value
-from models.observation import MEDIAN, Forecast, Observation, State, at, between
 from models.network import NetworkConfig
+from models.observation import MEDIAN, Forecast, Observation, State, at, between
 from models.transforms import AsinhDifference, LogReturn, Transform
 from pipeline import export as exporting
 from pipeline import passes

@@ -196,6 +196,16 @@ def test_the_steps_one_by_one_give_a_champion(statecast: Call, workspace: Worksp
     assert champions.load(tmp_path / "desk" / "champions", "champion").metadata.name == "last_value"
 
 
+def test_a_direction_is_classified_and_told(statecast: Call, desk: list[object]) -> None:
+    """Scores beside the base rate, the verdict in words, the file and the run are on the screen."""
+    code, out, _ = statecast("classify", "direction", *desk, "-s", "fit.training.epochs=1")
+    assert code == 0
+    for told in ("network", "base rate", "reliability", "skill", "classify-gru-direction.onnx", "MLflow run"):
+        assert told in out
+    code, _, said = statecast("classify", "direction", "--bidirectional", *desk)
+    assert (code, "stands in the prices after it" in said) == (4, True)
+
+
 def test_ingesting_the_same_file_again_adds_nothing(statecast: Call, desk: list[object]) -> None:
     """The rows are counted as already there."""
     code, out, _ = statecast("ingest", *desk)

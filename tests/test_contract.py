@@ -25,6 +25,7 @@ from models.linear import ArxConfig, LearConfig, fit_linear, shape_of
 from models.naive import fit_drift, fit_last_value
 from models.network import Network, NetworkConfig
 from models.observation import LEVELS
+from models.seasonal import Seasonal
 from models.transformer import TransformerConfig
 from models.transforms import AsinhDifference, LogReturn
 
@@ -66,6 +67,10 @@ def recurrent(kind: str, **settings: object) -> Core:
     return Network(kind, NetworkConfig(hidden=8, **settings), unit=0.01, **shape)  # type: ignore[arg-type]
 
 
+HOURLY = torch.tensor(np.random.default_rng(6).uniform(0.3, 3.0, size=(4, 168)))
+"""Factors of the hour of the week."""
+
+
 def conformal(core: Core, tracked: int) -> Core:
     """Calibrate a core by offsets that are not zero and gains that are felt."""
     shape = (core.horizon, core.block, len(LEVELS))
@@ -96,6 +101,9 @@ KINDS: dict[str, Callable[[], Core]] = {
     "har": lambda: fit_har(MOVES, horizon=2, config=HarConfig(averages=(1, 3, 7))),
     "har_next": lambda: fit_har(MOVES, horizon=1, config=HarConfig(averages=(1,))),
     "diurnal": lambda: fit_diurnal(MOVES, [np.arange(600) % 168] * 3, horizon=2),
+    "seasonal": lambda: Seasonal(recurrent("gru", horizon=3, past=1, future=2), HOURLY),
+    "seasonal_next": lambda: Seasonal(recurrent("lstm"), HOURLY),
+    "seasonal_calibrated": lambda: conformal(Seasonal(recurrent("gru"), HOURLY), 1),
     "diurnal_next": lambda: fit_diurnal(MOVES, [np.arange(600) % 168] * 3, horizon=1),
     "arx": lambda: linear(ArxConfig(lags=3, seasons=(5,)), past=2, future=2, horizon=2),
     "arx_alone": lambda: linear(ArxConfig(lags=1)),

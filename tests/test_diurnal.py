@@ -129,7 +129,7 @@ def test_the_adjusted_garch_is_more_likely_out_of_sample() -> None:
     cut = 50 * SLOTS
     fitted = fit_diurnal([r[:cut]], [slot[:cut]], horizon=HORIZON)
     flat = fit_diurnal([r[:cut]], [np.tile(np.arange(2), cut // 2)], horizon=HORIZON)
-    flat.factor.fill_(1.0)
+    flat.factors.factor.fill_(1.0)
     past, future = weeks_of(slot)
     scores = []
     for core in (fitted, flat):
@@ -146,7 +146,7 @@ def test_prices_of_one_hour_of_the_day_are_refused() -> None:
     r, slot = simulate(300, 8)
     daily = slot % HOURS == 16
     with pytest.raises(
-        FitError, match=r"all moves of series row 1 end in hour 16 of the day; .* garch is the same"
+        FitError, match=r"all moves of series row 1 end in hour 16 of the day; .*garch is the same"
     ) as caught:
         fit_diurnal([r[daily]], [slot[daily]], horizon=1)
     assert caught.value.row == 1

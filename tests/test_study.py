@@ -21,6 +21,7 @@ from models.errors import ConfigError
 from models.transforms import LogReturn
 from pipeline import steps
 from pipeline.figures import save
+from pipeline.fitting import KINDS
 from pipeline.study import (
     arms,
     cells,
@@ -28,6 +29,7 @@ from pipeline.study import (
     cost,
     document,
     gradients,
+    kinds,
     layers,
     memory,
     packing,
@@ -327,6 +329,32 @@ def test_paths_are_bolder_at_a_higher_temperature(prices: Any, tmp_path: Path) -
     assert drawn(finding, tmp_path)
 
 
+def test_every_kind_has_a_row(prices: Any) -> None:
+    """All kinds are listed with what they are for; each has its numbers, or says what prices it needs instead."""
+    assert set(kinds.USES) == set(KINDS)
+    names = ("last_value", "week_ago", "garch", "garch_diurnal", "gru", "dayahead")
+    finding = kinds.run(kinds.Sizes(epochs=1, kinds=names), Conditions(data=prices))
+    rows = {str(row["kind"]): row for row in finding.rows}
+    needs = {name: row["needs instead"] for name, row in rows.items() if row["needs instead"]}
+    assert needs.keys() == {"garch_diurnal", "dayahead"}
+    assert needs["garch_diurnal"] == "prices within the day"
+    assert str(needs["dayahead"]).startswith("blocks of 2 prices or more")
+    assert all(np.isfinite(float(rows[name]["CRPS"])) != (name in needs) for name in names)
+    assert (rows["garch"]["of reference"], rows["garch"]["p"]) == (1, 1)
+    assert float(rows["week_ago"]["of reference"]) > 1.5
+    assert float(rows["week_ago"]["MAE of last value"]) > 1.5
+    assert "week_ago" in finding.answer.split("worse: ")[1]
+    assert finding.answer.endswith("Not for these prices: garch_diurnal, dayahead.")
+    assert int(rows["gru"]["state (bytes)"]) > int(rows["last_value"]["state (bytes)"])
+
+
+def test_without_garch_the_last_value_is_the_reference(prices: Any) -> None:
+    """The ratio of the last value is 1 then, and the answer names it."""
+    finding = kinds.run(kinds.Sizes(kinds=("last_value", "ar")), Conditions(data=prices))
+    assert finding.rows[0]["of reference"] == 1
+    assert finding.answer.startswith("Against last_value")
+
+
 # ---------------------------------------------------------------------------------------------- running and telling
 
 
@@ -428,8 +456,8 @@ def test_the_document_tells_every_result(tmp_path: Path) -> None:
 
 
 def test_examples_of_the_study_hold() -> None:
-    """The doctests of the document and of the widths."""
-    for module in (document, cells):
+    """The doctests of the document, of the widths and of what an error wants."""
+    for module in (document, cells, kinds):
         done = doctest.testmod(module)
         assert (done.failed, done.attempted > 0) == (0, True)
 

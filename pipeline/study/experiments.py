@@ -17,6 +17,7 @@ from pipeline.study import (
     decoder,
     dropout,
     gradients,
+    kinds,
     memory,
     packing,
     regimes,
@@ -32,6 +33,7 @@ from pipeline.study.experiment import Experiment
 _ORDER = (
     shapes.SHAPES,
     shapes.QUESTIONS,
+    kinds.EXPERIMENT,
     gradients.EXPERIMENT,
     memory.EXPERIMENT,
     clipping.EXPERIMENT,

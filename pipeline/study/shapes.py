@@ -61,7 +61,7 @@ def run_shapes(sizes: Sizes, conditions: Conditions) -> Finding:
 
 _ONE_TO_MANY = (
     "a path from the last price on, each output read as the next input; all that was before is in the state",
-    "statecast stream --warm",
+    "statecast scenarios SP500 --steps 24",
 )
 _MANY_TO_ONE = ("one judgement of a whole history: the state that it leaves", "statecast inspect --series SP500")
 _EQUAL = ("a forecast at every price, a loss at every price: training and backtest", "statecast train gru")
