@@ -67,16 +67,22 @@ def _finite(answer: Any) -> bool:
     return all(bool(torch.isfinite(getattr(answer, f.name)).all()) for f in fields(answer) if f.name != "df")
 
 
-def _close(a: Tensor, b: Tensor, what: str, tolerance: float = 2e-6) -> None:
-    gap = torch.nan_to_num((a - b).abs(), posinf=0.0).max().item() if a.numel() else 0.0
-    size = torch.nan_to_num(a.abs(), posinf=0.0).max().item() if a.numel() else 1.0
+def _close(a: Tensor, b: Tensor, what: str, tolerance: float = 2e-6, unit: Tensor | None = None) -> None:
+    """Compare in units of the largest value, or of the largest of another tensor where that is larger."""
+    gap, *sizes = (_largest(x) for x in (a - b, a, *(() if unit is None else (unit,))))
+    size = max(sizes)
     assert torch.equal(a.isnan(), b.isnan()), f"{what}: NaN in different places"
     assert gap <= tolerance * max(size, 1e-30), f"{what}: differs by {gap:.3g} at a size of {size:.3g}"
 
 
+def _largest(x: Tensor) -> float:
+    return torch.nan_to_num(x.abs(), posinf=0.0).max().item() if x.numel() else 0.0
+
+
 def _same_answer(a: Any, b: Any, what: str) -> None:
-    for f in fields(a):
-        _close(getattr(a, f.name), getattr(b, f.name), f"{what}, {f.name}")
+    for f in fields(a):  # a location near zero is what is left of numbers as large as the scale
+        unit = a.scale if f.name == "loc" else None
+        _close(getattr(a, f.name), getattr(b, f.name), f"{what}, {f.name}", unit=unit)
 
 
 def _same_state(a: State, b: State, what: str, tolerance: float = 2e-6) -> None:
