@@ -229,8 +229,11 @@ def _dress(f: Shell[Any], price: Tensor, rows: Tensor) -> Observation:
     fitted = {name.rpartition(".")[2]: x for name, x in f.named_buffers()}
 
     def drawn(side: str, names: tuple[str, ...], at_time: Callable[[list[str]], NDArray], *steps: int) -> Tensor:
-        standard = torch.randn((*lead, *steps, len(names)), generator=rng)
-        raw = (standard * fitted.get(f"{side}_unit", 1.0) + fitted.get(f"{side}_center", 0.0)).float()
+        unit, center = torch.ones(len(names)), torch.zeros(len(names))
+        for constant, name in ((unit, f"{side}_unit"), (center, f"{side}_center")):
+            if name in fitted:  # what stands behind the fitted ones is of the calendar
+                constant[: len(fitted[name])] = fitted[name]
+        raw = torch.randn((*lead, *steps, len(names)), generator=rng) * unit + center
         told = [k for k, name in enumerate(names) if of_calendar(name)]
         raw[..., told] = torch.from_numpy(at_time([names[k] for k in told]))
         return raw

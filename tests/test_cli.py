@@ -165,7 +165,11 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "offered"),
-    [("train g", ["garch", "gru"]), ("data show -f {folder} B", ["BBB"]), ("data show -f nowhere B", [])],
+    [
+        ("train g", ["garch", "garch_diurnal", "gru"]),
+        ("data show -f {folder} B", ["BBB"]),
+        ("data show -f nowhere B", []),
+    ],
 )
 def test_the_shell_completes_models_and_series(workspace: Workspace, typed: str, offered: list[str]) -> None:
     """Names of models, and those of the series in the data folder, are offered; without a store nothing is."""

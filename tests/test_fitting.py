@@ -97,7 +97,7 @@ def test_the_name_of_a_network_is_its_kind(name: str, tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     """The message names the nearest model and lists all."""
-    with pytest.raises(ConfigError, match=r"unknown model 'lsmt': did you mean 'lstm'\? Known: ar, ar_t, drift"):
+    with pytest.raises(ConfigError, match=r"unknown model 'lsmt': did you mean 'lstm'\? Known: ar, ar_t, arx, "):
         fit("lsmt", PANEL, SPLIT, LogReturn(), CONFIG)
 
 

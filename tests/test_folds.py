@@ -75,7 +75,9 @@ def test_a_walk_killed_at_random_goes_on_to_the_same_table(
 ) -> None:
     """SIGKILL of a real process, again and again, in fits and between: bit for bit what a walk never stopped leaves."""
     config, whole = (replace(c, backtest=walk) for c in (config, trained))
+    began = time.perf_counter()
     expected = steps.backtest(whole, name)
+    took = time.perf_counter() - began
     refits = len(folds.account(whole.folder, name)["refits"])
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["pipeline.steps"])
@@ -86,7 +88,7 @@ def test_a_walk_killed_at_random_goes_on_to_the_same_table(
     for _ in range(6):
         process = processes.Process(target=steps.backtest, args=(config, name))
         process.start()
-        process.join(rng.uniform(0.1, 0.6))
+        process.join(took * rng.uniform(0.05, 0.8))
         process.kill()
         process.join()
         killed += process.exitcode == -signal.SIGKILL
@@ -190,9 +192,9 @@ def test_a_warm_start_begins_where_the_fit_before_ended(config: Config) -> None:
     for start in ("warm", "scratch"):
         steps.backtest(replace(config, backtest=replace(WALK, start=start)), "rnn")
         tensors, _ = checkpoint.load_tensors(config.folder / "folds" / "rnn" / "0001.safetensors")
-        unit[start] = next(x for k, x in tensors.items() if k.endswith("core.unit") or k == "core.unit")
+        unit[start] = next(x for k, x in tensors.items() if k.endswith("inputs.unit"))
     first, _ = checkpoint.load_tensors(config.folder / "models" / "rnn.safetensors")
-    of_first = next(x for k, x in first.items() if k.endswith("core.unit"))
+    of_first = next(x for k, x in first.items() if k.endswith("inputs.unit"))
     assert unit["warm"] == of_first
     assert unit["scratch"] != of_first
 

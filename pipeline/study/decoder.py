@@ -95,7 +95,10 @@ ECHO = Experiment(
 ATTENTION = Experiment(
     name="attention_on_prices",
     question="Is there anything to look back for in prices?",
-    about=f"The same networks on prices, {STEPS} steps ahead.",
+    about=(
+        f"The same networks as on copied moves, on prices, {STEPS} steps ahead: one linear output for all steps, and a "
+        "decoder that looks back or does not. Prices repeat themselves less than copied moves do."
+    ),
     sizes={"quick": Sizes(epochs=5, levels=3), "full": Sizes(epochs=20, seeds=2, levels=0)},
     run=run_attention,
     on_prices=True,
