@@ -31,7 +31,9 @@ LEAST_GAIN = 0.5
 """Smallest slope of a quantile function that a gain is made of, over that of the standard normal."""
 
 
-def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: ConformalConfig) -> Forecaster:
+def calibrated(
+    forecaster: Forecaster, panel: Panel, split: Split, config: ConformalConfig, *, judged: Forecaster | None = None
+) -> Forecaster:
     """Give the forecaster calibrated quantiles; nothing at or after the end of validation is read.
 
     The median is the point forecast and stays the model's own: the last value stays the last value.
@@ -44,6 +46,10 @@ def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: Confo
     panel : Panel
     split : Split
         Offsets are fitted on its *validation* origins, pooled over the series.
+    config : ConformalConfig
+    judged : Forecaster, optional
+        The same, fitted on the train split alone, on whose errors the offsets are fitted, in scales of the forecaster;
+        left out, on its own errors.
 
     Raises
     ------
@@ -53,7 +59,8 @@ def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: Confo
     if config.track == "off":
         return forecaster
     with cpu_threads(1):
-        gaps = [np.concatenate(rows) for rows in _gaps(forecaster, panel.before(split.validation_end_time), split)]
+        seen = panel.before(split.validation_end_time)
+        gaps = [np.concatenate(rows) for rows in _gaps(judged or forecaster, forecaster, seen, split)]
     if not all(len(gap) for gap in gaps):
         raise FitError(
             f"calibration of {forecaster.name}: expected validation origins with known outcomes at every step up to "
@@ -64,15 +71,31 @@ def calibrated(forecaster: Forecaster, panel: Panel, split: Split, config: Confo
     start, slope = (torch.from_numpy(np.stack([f(gap) for gap in gaps]).reshape(shape)) for f in (offsets, slopes))
     start[..., MEDIAN] = slope[..., MEDIAN] = 0.0
     tracked = {"split": 0, "first": 1, "all": forecaster.horizon}[config.track]
-    core = Conformal(forecaster.core, start, slope[:tracked] / config.memory)
+    return _around(forecaster, start, slope[:tracked] / config.memory)
+
+
+def as_before(forecaster: Forecaster, start: Forecaster) -> Forecaster:
+    """Give the forecaster the offsets and gains of a calibrated one from which its fit went on."""
+    before = start.core
+    assert isinstance(before, Conformal)
+    return _around(forecaster, before.start, before.gain)
+
+
+def _around(forecaster: Forecaster, start: Tensor, gain: Tensor) -> Forecaster:
+    core = Conformal(forecaster.core, start, gain)
     names = (forecaster.past_names, forecaster.future_names)
     return Forecaster(forecaster.name, forecaster.transform, core, *names).eval()
 
 
-def _gaps(forecaster: Forecaster, seen: Panel, split: Split) -> list[list[NDArray[np.float32]]]:
-    """Gather z - q̃ [n, Q] of each price of each step over the validation origins, a stretch of time after another."""
+def _gaps(judged: Forecaster, forecaster: Forecaster, seen: Panel, split: Split) -> list[list[NDArray[np.float32]]]:
+    """Gather y - q of one forecaster over the scale of another, [n, Q], of each price of each step.
+
+    Over the validation origins, a stretch of time after another.
+    """
     gaps: list[list[NDArray[np.float32]]] = [[] for _ in range(forecaster.horizon * forecaster.block)]
-    for quantile, scale, target, wanted in on_validation(forecaster, seen, split):
+    told = [on_validation(f, seen, split) for f in dict.fromkeys((judged, forecaster))]
+    for stretch in zip(*told, strict=True):
+        (quantile, _, target, wanted), scale = stretch[0], stretch[-1][1]
         gap = (target - quantile) / scale
         for k, rows in enumerate(gaps):
             rows.append(gap[:, :, k][wanted[:, :, k]].float().numpy())

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.autoregressive import AutoregressiveConfig, fit_autoregressive
-from models.conformal import ConformalConfig
+from models.conformal import Conformal, ConformalConfig
 from models.core import Core
 from models.dayahead import DayAheadConfig
 from models.diurnal import SLOT, fit_diurnal
@@ -31,7 +31,7 @@ from models.naive import fit_drift, fit_last_value, fit_week_ago
 from models.network import BODIES, NetworkConfig
 from models.transforms import Transform
 from pipeline.calendar_features import calendar
-from pipeline.calibration import calibrated
+from pipeline.calibration import as_before, calibrated
 from pipeline.dayahead_training import DayAheadTrainingConfig, fit_dayahead
 from pipeline.moves import move_times, moves, observed_by, outcomes
 from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
@@ -180,23 +180,50 @@ def _ensemble(r: Request) -> Forecaster:
     return _together(r, members, np.ones(len(members)))
 
 
-def _mix(r: Request) -> Forecaster:
+def _mixed(r: Request) -> tuple[Forecaster, Forecaster]:
+    """Fit a mix, and one of the same weights whose members have not seen the validation split."""
     settings = r.config.ensemble
     for name in settings.mix:
         if name not in KINDS or name in ("ensemble", "mix"):
             raise ConfigError(f"fit.ensemble.mix: {unknown('member', name, set(KINDS) - {'ensemble', 'mix'})}")
     requests = [_of_member(r, name, k, r.config) for k, name in enumerate(settings.mix)]
     members = [KINDS[one.name](one) for one in requests]
-    if settings.weights == "equal":
-        return _together(r, members, np.ones(len(members)))
+    if _close(r) and (before := _ensemble_before(r)):
+        kept = {core.kind: float(w) for core, w in zip(before.members, before.weights, strict=True)}
+        whole = _together(r, members, np.array([kept.get(one.name, 0.0) for one in requests]))
+        return whole, whole
     unseen = [
-        m if one.name in CHOOSING else KINDS[one.name](_on_train(one)) for one, m in zip(requests, members, strict=True)
+        m if one.name in NETWORKS else KINDS[one.name](_on_train(one)) for one, m in zip(requests, members, strict=True)
     ]
-    return _together(r, members, weights_of(unseen, r.panel, r.split))
+    equal = settings.weights == "equal"
+    weights = np.ones(len(members)) if equal else weights_of(unseen, r.panel, r.split)
+    return _together(r, members, weights), _together(r, unseen, weights)
 
 
-CHOOSING = (*NETWORKS, "dayahead")
-"""Kinds that choose on the validation split, and are fitted on train; the others are fitted on both."""
+def _close(r: Request) -> bool:
+    """Tell whether a fit follows the validation split so closely that its errors there say nothing of later ones."""
+    return r.name in CLOSE or (r.name == "mix" and not set(CLOSE).isdisjoint(r.config.ensemble.mix))
+
+
+CLOSE = ("dayahead",)
+"""Kinds that are trained on the validation split too, with as many weights as it has prices."""
+
+
+def _calibrated(r: Request) -> Forecaster:
+    """Fit and calibrate.
+
+    A mix, and what comes too close, are judged by a twin that was fitted on train alone. What comes too close is not
+    tracked either, since its state is brought up over prices that it was trained on; and a warm refit keeps weights and
+    offsets, for a twin of it would cost a fit from scratch.
+    """
+    close, config = _close(r), r.config.conformal
+    if config.track == "off" or not (close or r.name == "mix"):
+        return calibrated(KINDS[r.name](r), r.panel, r.split, config)
+    if close and r.start is not None and isinstance(r.start.core, Conformal):
+        return as_before(KINDS[r.name](r), r.start)
+    forecaster, twin = _mixed(r) if r.name == "mix" else (KINDS[r.name](r), KINDS[r.name](_on_train(r)))
+    config = replace(config, track="split") if close else config
+    return calibrated(forecaster, r.panel, r.split, config, judged=twin)
 
 
 def _of_member(r: Request, name: str, k: int, config: FitConfig) -> Request:
@@ -211,15 +238,21 @@ def _of_member(r: Request, name: str, k: int, config: FitConfig) -> Request:
 
 def _on_train(r: Request) -> Request:
     """Let a kind that has nothing to choose be fitted on train alone: the weights of a mix are fitted on validation."""
-    return replace(r, split=replace(r.split, validation_end_time=r.split.train_end_time))
+    return replace(r, split=replace(r.split, validation_end_time=r.split.train_end_time), start=None)
+
+
+def _ensemble_before(r: Request) -> Ensemble | None:
+    """Give what was fitted before, if it was of several members."""
+    core = r.start and getattr(r.start.core, "core", r.start.core)
+    return core if isinstance(core, Ensemble) else None
 
 
 def _before(r: Request, name: str, k: int) -> Forecaster | None:
     """Give member k as it was fitted before, if it was: of an ensemble by its number, of a mix by its kind."""
-    core = r.start and getattr(r.start.core, "core", r.start.core)
-    if r.start is None or not isinstance(core, Ensemble):
+    before = _ensemble_before(r)
+    if r.start is None or before is None:
         return None
-    alike = [member for member in core.members if member.kind == name]
+    alike = [member for member in before.members if member.kind == name]
     if len(alike) <= (place := k if r.name == "ensemble" else 0):
         return None
     core = alike[place]
@@ -261,7 +294,7 @@ KINDS: dict[str, Callable[[Request], Forecaster]] = {
     **dict.fromkeys(NETWORKS, _network),
     "dayahead": _dayahead,
     "ensemble": _ensemble,
-    "mix": _mix,
+    "mix": lambda r: _mixed(r)[0],
 }
 """Every kind of model by its name, and how it is fitted, before its quantiles are calibrated."""
 
@@ -304,8 +337,7 @@ def fit(
         start=start,
     )
     with naming_the_series(panel.names):
-        forecaster = KINDS[name](request)
-    return calibrated(forecaster, panel, split, config.conformal)
+        return _calibrated(request)
 
 
 @contextmanager

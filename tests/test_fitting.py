@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from panels import DAY, garbage_from, market
+from test_dayahead_training import SHAPE, days_of
 from test_training import differ, weights
 
 from models.autoregressive import AutoregressiveConfig
@@ -18,8 +20,11 @@ from models.forecaster import Forecaster
 from models.network import NetworkConfig
 from models.transforms import LogReturn, fit_transform
 from pipeline.backtest import walk_forward
+from pipeline.dayahead_training import DayAheadTrainingConfig
 from pipeline.fitting import MODELS, FitConfig, fit
+from pipeline.metrics import covered
 from pipeline.training import EpochRecord, TrainingConfig
+from pipeline.windows import Split
 
 PANEL, SPLIT = market(420, 380)
 CONFIG = FitConfig(
@@ -185,3 +190,46 @@ def test_members_must_be_there(name: str, settings: EnsembleConfig, message: str
     """A member that is no kind, or an ensemble itself, is named with those that there are."""
     with pytest.raises(ConfigError, match=message):
         fit(name, PANEL, SPLIT, LogReturn(), replace(CONFIG, ensemble=settings))
+
+
+DAYS = days_of(300)
+
+OF_DAYS = FitConfig(
+    dayahead=replace(SHAPE, members=1, width=32, dropout=0.0, state_dropout=0.0),
+    dayahead_training=DayAheadTrainingConfig(epochs=60, chunks=8, learning_rate=5e-3),
+    ensemble=EnsembleConfig(mix=("dayahead", "last_value"), weights="equal"),
+)
+
+
+def of_days(name: str, until: int, track: str = "first", start: Forecaster | None = None) -> Forecaster:
+    """Fit what is trained on the validation split too, on the first days."""
+    cut = Split(train_end_time=until * DAY * 2 // 3, validation_end_time=until * DAY)
+    transform = start.transform if start else fit_transform("asinh", [DAYS.price[0, : until * 2 // 3].ravel()])
+    config = replace(OF_DAYS, conformal=ConformalConfig(track=track))  # type: ignore[arg-type]
+    return fit(name, DAYS, cut, transform, config, start=start)
+
+
+def test_what_is_trained_on_the_validation_split_is_calibrated_by_a_twin_that_was_not() -> None:
+    """Intervals that were learned by heart are too narrow out of sample; those of the twin hold their share."""
+    later = np.zeros(DAYS.time.shape, bool)
+    later[0, 240:299] = True
+    told = {}
+    for name, forecaster in {
+        "by heart": of_days("dayahead", 240, "off"),
+        "calibrated": of_days("dayahead", 240),
+        "mix": of_days("mix", 240),
+    }.items():
+        told[name] = covered(walk_forward(forecaster, DAYS, later), 80).mean()
+    assert told["by heart"] < 0.6
+    assert told["calibrated"] == pytest.approx(0.8, abs=0.08)
+    assert told["mix"] > 0.72
+
+
+@pytest.mark.parametrize("name", ["dayahead", "mix"])
+def test_a_warm_refit_keeps_the_offsets_of_the_twin(name: str) -> None:
+    """Nothing is calibrated again on days that are known by heart, and nothing is tracked on them."""
+    before = of_days(name, 200)
+    after = of_days(name, 201, start=before)
+    assert torch.equal(before.core.start, after.core.start)  # type: ignore[arg-type]
+    assert differ(weights(before), weights(after))
+    assert "offset" not in {s.name for s in after.state_tensors()}

@@ -1,0 +1,130 @@
+"""S5: how fast a network is trained, against the bare loop of torch and as a whole fit.
+
+Random walks of equal length are trained on in 64 lanes and chunks of 64. Three things run in turn, the same number of
+epochs each, on the CPU on one thread or on a GPU:
+
+- bare: what anybody would write, `nn.LSTM` or `nn.GRU` and one linear layer over inputs that lie ready, the likelihood
+  of a Student t, gradients clipped, AdamW, the state carried from chunk to chunk and detached; no validation
+- epochs: the epochs of a fit by this project, each with its pass over the validation split, as they time themselves
+- whole fit: prices in, forecaster out; inputs, scales and lanes are made, the best epoch is kept, nothing is calibrated
+
+Printed for each cell are loss targets a second, median of the rounds, and what that is of the bare loop.
+
+    python benchmarks/train.py [--hidden 64] [--layers 2] [--epochs 5] [--device cpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.conformal import ConformalConfig
+from models.network import NetworkConfig
+from models.transforms import LogReturn
+from pipeline.fitting import FitConfig, fit
+from pipeline.training import EpochRecord, Training, TrainingConfig
+from pipeline.windows import Panel, Split, SplitConfig, panel, split
+
+DAY = 86_400_000_000
+LANES = CHUNK = 64
+
+
+def prices(length: int) -> Panel:
+    """Draw a random walk a lane, of as many prices before the end of train as a lane has."""
+    rng, each = np.random.default_rng(0), round(length / (1 - SplitConfig().validation - SplitConfig().test))
+    moves = rng.standard_t(5, size=(LANES, each)) * 0.01
+    names = np.repeat([f"S{k:02d}" for k in range(LANES)], each)
+    return panel(names, np.tile(np.arange(each) * DAY, LANES), 100 * np.exp(np.cumsum(moves, 1)).ravel())
+
+
+class Bare(nn.Module):
+    """The network, and nothing around it."""
+
+    def __init__(self, cell: str, inputs: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.layers = getattr(nn, cell.upper())(inputs, hidden, layers, batch_first=True)
+        self.output = nn.Linear(hidden, 2)
+        self.log_df = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x: Tensor, y: Tensor, state: tuple[Tensor, ...] | Tensor | None) -> tuple[Tensor, object]:
+        """Give the mean loss over a chunk, and the state after it without its history."""
+        top, state = self.layers(x, state)
+        loc, log_scale = self.output(top).unbind(-1)
+        law = torch.distributions.StudentT(2.1 + self.log_df.exp(), loc, log_scale.exp(), validate_args=False)
+        return -law.log_prob(y).mean(), tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+
+
+def bare(cell: str, inputs: Tensor, targets: Tensor, options: argparse.Namespace) -> float:
+    """Train the bare loop; give loss targets a second."""
+    torch.manual_seed(0)
+    network = Bare(cell, inputs.shape[2], options.hidden, options.layers).to(inputs.device)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=1e-3)
+    _wait(inputs.device)
+    began = time.perf_counter()
+    for _ in range(options.epochs):
+        state, total = None, torch.zeros((), device=inputs.device)
+        for x, y in zip(inputs.split(CHUNK, 1), targets.split(CHUNK, 1), strict=True):
+            loss, state = network(x, y, state)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            total += loss.detach()
+        total.item()
+    return targets.numel() * options.epochs / (time.perf_counter() - began)
+
+
+def ours(cell: str, data: Panel, cut: Split, config: FitConfig) -> tuple[float, float]:
+    """Fit by this project; give loss targets a second in its epochs, and in the whole fit."""
+    told: list[EpochRecord] = []
+    began = time.perf_counter()
+    fit(cell, data, cut, LogReturn(), config, on_epoch=told.append)
+    whole = time.perf_counter() - began
+    targets = sum(record.targets for record in told)
+    return targets / sum(record.seconds for record in told), targets / whole
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--length", type=int, default=4096, help="steps of a lane")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = prices(options.length)
+    cut = split(data, SplitConfig())
+    network = NetworkConfig(hidden=options.hidden, layers=options.layers)
+    training = TrainingConfig(
+        lanes=LANES, chunk=CHUNK, epochs=options.epochs, patience=options.epochs, device=options.device
+    )
+    config = FitConfig(network=network, training=training, conformal=ConformalConfig(track="off"))
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {options.device}")
+    print(f"{options.hidden}x{options.layers}, {LANES} lanes of {options.length} steps in chunks of {CHUNK}")
+    for cell in ("lstm", "gru"):
+        made = Training(cell, data, cut, LogReturn(), network=network, config=training)
+        inputs, targets = made.train.inputs, made.train.targets[..., 0, 0]
+        rates = [(bare(cell, inputs, targets, options), *ours(cell, data, cut, config)) for _ in range(options.rounds)]
+        floor, epochs, whole = np.median(rates, 0)
+        print(
+            f"{cell:5s} targets a second: bare {floor:9,.0f}   epochs {epochs:9,.0f} ({epochs / floor:.2f})   "
+            f"whole fit {whole:9,.0f} ({whole / floor:.2f})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
