@@ -192,7 +192,7 @@ def fitted(
     training = config.training
     if question.bidirectional:
         training = replace(training, chunk=max(training.chunk, BOTH_WAYS))
-    network = replace(config.network, labelling=labelling)
+    network = replace(config.network, labelling=labelling, diurnal=False)  # a label has no width to adjust
     fit = Training(
         question.cell, data.panel, data.split, data.transform, network=network, config=training, labels=labels
     )

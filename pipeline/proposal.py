@@ -228,6 +228,8 @@ def _clock(prices: pl.DataFrame) -> Iterator[Setting]:
     if share >= CLOCK and _together(prices) < 2:
         why = f"the hour of the day explains {share:.0%} of how large moves are (of log |move|): networks are told it"
         yield Setting(name="ahead", value=("@hour_sin", "@hour_cos"), reason=why)
+        why = "moves are adjusted for the hour of the week before a network sees them, for the same reason"
+        yield Setting(name="fit.network.diurnal", value=True, reason=why)
 
 
 def told_by_hour(prices: pl.DataFrame) -> float:

@@ -94,9 +94,10 @@ def test_networks_are_told_the_hour_where_moves_follow_it(tmp_path: Path) -> Non
     """Moves three times as large in eight hours of the day ask for the clock; alike, or too few, they do not."""
     busy = np.where(np.arange(24 * 100) % 24 < 8, 0.003, 0.001)
     proposal, config = proposed(tmp_path, hourly(busy))
-    assert (config.past, config.ahead) == ((), ("@hour_sin", "@hour_cos"))
+    assert (config.past, config.ahead, config.fit.network.diurnal) == ((), ("@hour_sin", "@hour_cos"), True)
     assert re.search(r"the hour of the day explains 1\d% of how large moves are", proposal.toml())
-    assert proposed(tmp_path, hourly(np.full(24 * 100, 0.002)))[1].ahead == ()
+    even = proposed(tmp_path, hourly(np.full(24 * 100, 0.002)))[1]
+    assert (even.ahead, even.fit.network.diurnal) == ((), False)
     assert proposed(tmp_path, hourly(busy[: 24 * 40]))[1].ahead == ()
 
 
