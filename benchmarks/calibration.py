@@ -4,9 +4,11 @@ One model is fitted once on each file of prices (defaults, the last fifth is for
 not at all, with offsets fixed on the validation split, and with offsets that follow the outcomes (of each memory). For
 the central 50, 80 and 95 % intervals of the next price: coverage, the number of series on which Kupiec's test (count)
 and Christoffersen's (independence) reject at 1 % by themselves, the smallest p-value over the series as Holm adjusts
-it, and the mean interval score over that without calibration, with the p-value of their difference by origin.
+it, and the mean interval score over that without calibration, with the p-value of their difference by origin. With a
+horizon every step is judged by itself, offsets of all are tracked, and of step s every s-th origin is taken: forecasts
+that overlap are wrong together.
 
-    python benchmarks/calibration.py [--model lstm] [--epochs 60] [--test 0.2] [--memory 1000 ...] FILE [FILE ...]
+    python benchmarks/calibration.py [--model lstm] [--horizon 1] [--test 0.2] [--memory 1000 ...] FILE [FILE ...]
 
 Files are Parquet with the columns series_id, timestamp and price. Series of fewer than 2,500 prices, and those that
 stand still more often than `--still`, are left out and named.
@@ -78,22 +80,31 @@ def in_year(rows: Forecasts, year: int) -> np.ndarray:
     return rows.target_time.astype("datetime64[us]").astype("datetime64[Y]").astype(int) + 1970 == year
 
 
+def of_step(rows: Forecasts, step: int) -> Forecasts:
+    """Take the forecasts of one step that do not overlap: every step-th origin of each series."""
+    rows = rows.where(rows.step == step)
+    begins = np.searchsorted(rows.series, rows.series)  # rows are in the order of series and origins
+    return rows.where((np.arange(len(rows)) - begins) % step == 0)
+
+
 def judge(path: Path, model: str, config: FitConfig, shares: SplitConfig, still: float, memories: list[int]) -> None:
     """Fit once, calibrate in each way, and print how intervals held."""
     prices = read(path, still)
     cut = split(prices, shares)
     fitted: Forecaster = fit(model, prices, cut, LogReturn(), replace(config, conformal=ConformalConfig(track="off")))
-    origins = cut.origins(prices, "test")
+    origins = cut.origins(prices, "test", config.horizon)
     raw = walk_forward(fitted, prices, origins)
     print(f"  {len(raw):,} forecasts from {raw.origin_time.min().astype('datetime64[us]').astype('datetime64[D]')} on")
     ways = {"as fitted": raw}
     for memory in (None, *memories):
-        way = ConformalConfig(track="first", memory=memory) if memory else ConformalConfig(track="split")
+        track = "all" if config.horizon > 1 else "first"
+        way = ConformalConfig(track=track, memory=memory) if memory else ConformalConfig(track="split")
         rows = walk_forward(calibrated(fitted, prices, cut, way), prices, origins)
         ways[f"memory {memory}" if memory else "split"] = rows
-    for name, rows in ways.items():
-        told(name, rows, raw)
-    for year in YEARS:
+    for step in range(1, config.horizon + 1):
+        for name, rows in ways.items():
+            told(f"step {step} " * (config.horizon > 1) + name, of_step(rows, step), of_step(raw, step))
+    for year in YEARS if config.horizon == 1 else ():
         if (then := in_year(raw, year)).sum() >= 250:
             for name, rows in ways.items():
                 told(f"{year} {name}", rows.where(then), raw.where(then))
@@ -104,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--model", choices=MODELS, default="lstm")
+    parser.add_argument("--horizon", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--test", type=float, default=0.2, help="share of the prices that is forecast")
     parser.add_argument("--still", type=float, default=0.3, help="largest share of prices equal to the one before")
@@ -115,7 +127,7 @@ def main() -> None:
     print(
         f"Python {platform.python_version()}, torch {torch.__version__}; {asked.model}, Holm over the series of a set"
     )
-    config = FitConfig(training=TrainingConfig(epochs=asked.epochs))
+    config = FitConfig(horizon=asked.horizon, training=TrainingConfig(epochs=asked.epochs))
     for path in asked.files:
         judge(path, asked.model, config, SplitConfig(test=asked.test), asked.still, asked.memory)
 

@@ -1,8 +1,9 @@
 """Q1, Q4, Q5: the next move of real prices against the best of the honest opponents, every seed reported.
 
 Each model is fitted once, on the same split of each file, and forecasts the last fifth one step ahead. Five networks
-that differ by their seed, and the ensemble of them, are held against AR with normal and t errors, GJR-GARCH-t,
-EGARCH-t, on hourly prices GJR-GARCH-t by the hour of the week, HAR and the last value:
+that differ by their seed, the ensemble of them, and a mix of networks with GARCH whose weights are fitted on the
+validation split are held against AR with normal and t errors, GJR-GARCH-t, EGARCH-t, on hourly prices GJR-GARCH-t by
+the hour of the week, HAR and the last value:
 
 - distribution: CRPS over that of each opponent, pooled over the series at each origin, with the p-value of the
   Diebold-Mariano test as Holm adjusts it over the files, and the number of series on which ours is better and worse at
@@ -13,8 +14,8 @@ EGARCH-t, on hourly prices GJR-GARCH-t by the hour of the week, HAR and the last
     python benchmarks/quality.py [--model lstm] [--seeds 5] [--set NAME=VALUE ...] FILE [FILE ...]
 
 Files are Parquet with the columns series_id, timestamp and price. Series of fewer than 2,500 prices, and those that
-stand still more often than `--still`, are left out and named. Hourly series are given the hour where `statecast init`
-would propose it.
+stand still more often than `--still`, are left out and named. Where `statecast init` would propose it, networks are told
+the hour and see moves that are adjusted for it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import polars as pl
 import torch
 from calibration import read
 
+from models.conformal import Conformal
 from models.ensemble import Ensemble
 from models.errors import FitError
 from models.forecaster import Forecaster
@@ -51,6 +53,7 @@ from pipeline.windows import Panel, Split, SplitConfig, split
 HOUR = ("@hour_sin", "@hour_cos")
 OPPONENTS = ("last_value", "ar", "ar_t", "har", "garch", "egarch", "garch_diurnal")
 GARCHES = ("garch", "egarch", "garch_diurnal")
+MIX = ("lstm", "gru", "egarch", "garch")
 LEVEL = 0.05
 Loss = Callable[[Forecasts], np.ndarray]
 
@@ -111,7 +114,12 @@ def fitted(prices: Panel, cut: Split, config: FitConfig, model: str, seeds: int)
     names = (prices.past_names, prices.future_names)
     together = Forecaster("ensemble", LogReturn(), Ensemble("ensemble", members, torch.ones(seeds)), *names).eval()
     made[f"{model} x{seeds}"] = calibrated(together, prices, cut, config.conformal)
-    return made
+    mixed = fit("mix", prices, cut, LogReturn(), replace(config, ensemble=replace(config.ensemble, mix=MIX)))
+    core = mixed.core.core if isinstance(mixed.core, Conformal) else mixed.core
+    assert isinstance(core, Ensemble)
+    told = ", ".join(f"{m.kind} {w:.2f}" for m, w in zip(core.members, core.weights.tolist(), strict=True))
+    print(f"  mix: {told}")
+    return {**made, "mix": mixed}
 
 
 def share_of_the_hour(prices: Panel, until: int) -> float:
@@ -127,7 +135,8 @@ def judge(path: Path, model: str, config: FitConfig, seeds: int, still: float) -
     cut = split(prices, SplitConfig())
     if share_of_the_hour(prices, cut.train_end_time) >= CLOCK:
         prices = replace(prices, future_names=HOUR, future=known_ahead(prices, HOUR, 1))
-        print(f"  ahead: {list(HOUR)}")
+        config = replace(config, network=replace(config.network, diurnal=True))
+        print(f"  ahead: {list(HOUR)}, fit.network.diurnal")
     origins = cut.origins(prices, "test")
     rows = {name: walk_forward(f, prices, origins) for name, f in fitted(prices, cut, config, model, seeds).items()}
     ours = [name for name in rows if name not in OPPONENTS]
