@@ -14,8 +14,8 @@ the hour of the week, HAR and the last value:
     python benchmarks/quality.py [--model lstm] [--seeds 5] [--set NAME=VALUE ...] FILE [FILE ...]
 
 Files are Parquet with the columns series_id, timestamp and price. Series of fewer than 2,500 prices, and those that
-stand still more often than `--still`, are left out and named. Where `statecast init` would propose it, networks are told
-the hour and see moves that are adjusted for it.
+stand still more often than `--still`, are left out and named. Where `statecast init` would propose it, networks are
+told the hour and see moves that are adjusted for it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def fitted(prices: Panel, cut: Split, config: FitConfig, model: str, seeds: int)
         members.append(raw.core)
         made[f"{model} {seed}"] = calibrated(raw, prices, cut, config.conformal)
         print(f"  {model} seed {seed}: {time.perf_counter() - started:.0f} s", flush=True)
-    names = (prices.past_names, prices.future_names)
+    names = (raw.past_names, raw.future_names)
     together = Forecaster("ensemble", LogReturn(), Ensemble("ensemble", members, torch.ones(seeds)), *names).eval()
     made[f"{model} x{seeds}"] = calibrated(together, prices, cut, config.conformal)
     mixed = fit("mix", prices, cut, LogReturn(), replace(config, ensemble=replace(config.ensemble, mix=MIX)))
