@@ -1,13 +1,14 @@
 """Moves as one linear map of earlier moves, covariates and the weekday: by least squares, or by the lasso as LEAR.
 
-    y_{t+s,m} - y_{t,m} = w_{s,m} · x_t + e        x_t = (1, lags, past, ahead, ahead of earlier targets, weekday)
+    y_{t+s,m} - y_{t,m} = w_{s,m} · x_t + e        x = (1, lags, level, past, ahead, targets back, weekday)
 
 A step of its own for each horizon s and each price m of a block (direct forecasts: Marcellino, Stock & Watson 2006, J.
 Econometrics 135). Lags are y_{t-k} - y_t of all prices of the block, k moves back. `arx` is ordinary least squares with
 a small ridge. `lear` is the lasso-estimated autoregression of Uniejewski, Nowotarski & Weron (2016), Energies 9(8), in
 the manner of Lago, Marcjasz, De Schutter & Weron (2021), Applied Energy 293, doi:10.1016/j.apenergy.2021.116983: the
 penalty by AIC on the least-angle path, the coefficients by coordinate descent, each price for itself, and the mean over
-calibration windows of several lengths, which is one linear map again.
+calibration windows of several lengths, which is one linear map again. It also sees the last prices over a slow level,
+without which it could not tell that prices are high.
 
 The core carries moves, of which the lags are sums, so that the map is stored on the moves.
 
@@ -83,6 +84,8 @@ class LearConfig:
         are two, three and seven days before the target.
     targets_back : tuple of int
         Whose covariates ahead are features beside those of the target, in targets before it, increasing, 1 to 1000.
+    level : int
+        Memory in observations of the slow level over which the last prices are features, 2 to 100000; 0: they are not.
     windows : tuple of int
         Lengths of the calibration windows in observations, each at least 30; longer ones than the history are cut.
     residuals : {"normal", "t"}
@@ -91,6 +94,7 @@ class LearConfig:
 
     lags: tuple[int, ...] = (1, 2, 6)
     targets_back: tuple[int, ...] = (1, 7)
+    level: int = 182
     windows: tuple[int, ...] = (56, 84, 1092, 1456)
     residuals: Literal["normal", "t"] = "t"
 
@@ -99,6 +103,8 @@ class LearConfig:
             x = getattr(self, name)
             if list(x) != sorted(set(x)) or (x and not 1 <= x[0] <= x[-1] <= 1000):
                 raise ConfigError(f"{name}: expected increasing numbers from 1 to 1000, got {list(x)}")
+        if self.level and not 2 <= self.level <= 100_000:
+            raise ConfigError(f"level: expected 0, or 2 to 100000 observations, got {self.level}")
         if not self.windows or min(self.windows) < 30:
             raise ConfigError(f"windows: expected at least one, each of 30 or more, got {list(self.windows)}")
 
@@ -113,6 +119,7 @@ class Shape:
     future: int = 0
     lags: int = 0
     targets_back: int = 0
+    level: int = 0
     weekday: bool = False
 
     @property
@@ -124,7 +131,7 @@ class Shape:
     def inputs(self) -> int:
         """F, one for the constant."""
         beside = self.past + self.numbers * (self.horizon + self.targets_back) + DAYS * self.weekday
-        return 1 + self.block * self.lags + beside
+        return 1 + self.block * (self.lags + (self.level > 0)) + beside
 
 
 class Linear(nn.Module):
@@ -163,6 +170,8 @@ class Linear(nn.Module):
         if c.targets_back and c.numbers:
             meaning = "standardised covariates of the next targets before this one, the newest first"
             out.append(StateTensor("targets", (c.numbers, c.targets_back), "float32", 0.0, "hidden", meaning))
+        if c.level:
+            out.append(StateTensor("level", (self.block,), "float32", 0.0, "return", "last prices over a slow level"))
         return tuple(out)
 
     def step(self, tick: Tick, state: State) -> tuple[Distribution, State]:
@@ -178,7 +187,14 @@ class Linear(nn.Module):
             held = xp.concat([~xp.any(~tick.held, 1)] * c.numbers, 1)
             nearest = future[0] if self.horizon == 1 else xp.split(future[0], self._nearest(), 1)[0]
             following["targets"] = pushed(state["targets"], nearest, held, (c.numbers, c.targets_back))
+        if "level" in state:
+            following["level"] = xp.where(tick.held, state["level"], self._over_level(state["level"], tick.change))
+            parts.append(following["level"])
         return self._distribution(parts, tick), following
+
+    def _over_level(self, before: Array, change: Array) -> Array:
+        """Give the price over the slow level after a move: the level follows by one part in its memory."""
+        return (before + change) * (1 - 1 / self.config.level)
 
     def _nearest(self) -> list[int]:
         """Count the covariates of the nearest target, and of the others."""
@@ -246,6 +262,12 @@ class Linear(nn.Module):
             before = torch.cat([state["targets"][:, None], rings[:, :-1]], 1)
             parts.append(before.flatten(2))
             following["targets"] = rings[:, -1]
+        if "level" in state:
+            over = [state["level"]]
+            for change, still in zip(ticks.change.unbind(1), ticks.held.unbind(1), strict=True):
+                over.append(torch.where(still, over[-1], self._over_level(over[-1], change)))
+            parts.append(torch.stack(over[1:], 1))
+            following["level"] = over[-1]
         return parts, following
 
 
@@ -270,6 +292,7 @@ def shape_of(
         future=future,
         lags=lags[-1] if lags else 0,
         targets_back=back[-1] if back and future > weekday else 0,
+        level=config.level if isinstance(config, LearConfig) else 0,
         weekday=weekday,
     )
 
@@ -358,6 +381,7 @@ def _basis(shape: Shape, config: ArxConfig | LearConfig) -> Vector:
         if shape.targets_back
         else []
     )
+    parts += [np.eye(shape.block)] if shape.level else []
     return np.asarray(linalg.block_diag(*parts))
 
 
