@@ -161,13 +161,20 @@ def _fit_one(r: Vector, row: int) -> list[float]:
 
 
 def specification(r: Vector) -> Any:
-    """Give arch's model of moves of unit variance."""
+    """Give arch's model of moves of unit variance, its tails bounded where the variance would cease to be."""
     from arch import arch_model
+    from arch.univariate import StudentsT
 
-    return arch_model(r, mean="Constant", vol="EGARCH", p=1, o=1, q=1, dist="t", rescale=False)
+    class Bounded(StudentsT):
+        def bounds(self, resids: Vector) -> list[tuple[float, float]]:  # noqa: ARG002  as arch calls it
+            return [(LEAST_DF, 500.0)]
+
+    model = arch_model(r, mean="Constant", vol="EGARCH", p=1, o=1, q=1, dist="t", rescale=False)
+    model.distribution = Bounded()
+    return model
 
 
 def _is_proper(params: ArrayLike) -> bool:
     """Tell whether the log variance does not explode and the tails are proper."""
     *_, beta, nu = np.asarray(params)
-    return bool(abs(beta) < 1 and nu > LEAST_DF)
+    return bool(abs(beta) < 1 and nu >= LEAST_DF)

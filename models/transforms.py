@@ -43,6 +43,11 @@ class LogReturn(nn.Module):
         xp = namespace(last)
         return last * xp.cast(xp.exp(step), last)
 
+    def constants(self, series: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give center and unit [n] of rows of parameters: NaN, there are none."""
+        none = np.full(len(series), np.nan)
+        return none, none
+
     def describe(self) -> dict[str, Any]:
         """Say everything that a reader of the model file must know."""
         return {"kind": self.kind, "lower": self.lower, "upper": self.upper}
@@ -91,6 +96,11 @@ class AsinhDifference(nn.Module):
     def _rows(self, price: Array, series: Array) -> tuple[Array, Array]:
         xp = namespace(price)
         return xp.take(xp.constant(self.center), series), xp.take(xp.constant(self.unit), series)
+
+    def constants(self, series: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give center and unit [n] of rows of parameters."""
+        center, unit = (x.numpy()[series, 0] for x in (self.center, self.unit))
+        return center, unit
 
     def describe(self) -> dict[str, Any]:
         """Say everything that a reader of the model file must know."""

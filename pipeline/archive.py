@@ -25,13 +25,13 @@ from pipeline.forecasts import Forecasts
 from pipeline.rows import UTC_TIME
 
 QUANTILES = tuple(f"q{level:g}" for level in LEVELS)
-PLAIN = ("step", "origin", "actual", "outcome", "loc", "scale", "df")
+PLAIN = ("step", "origin", "actual", "outcome", "loc", "scale", "df", "center", "unit")
 _TIMES = ("origin_time", "target_time")
 _ORDER = ("series", "origin_time", "step")
 
 
 def to_frame(forecasts: Forecasts) -> pl.DataFrame:
-    """Give the rows as a table: model, series, times, step, prices, median, quantiles, density.
+    """Give the rows as a table: model, series, times, step, prices, median, quantiles, density, scale.
 
     The type of the column of series lists all their names in their order, those without a row among them.
     """
@@ -48,7 +48,7 @@ def to_frame(forecasts: Forecasts) -> pl.DataFrame:
             "outcome": f.outcome,
             "median": f.quantile[:, MEDIAN],
             **{name: f.quantile[:, k] for k, name in enumerate(QUANTILES)},
-            **{k: getattr(f, k) for k in ("loc", "scale", "df")},
+            **{k: getattr(f, k) for k in ("loc", "scale", "df", "center", "unit")},
         }
     )
 

@@ -29,6 +29,7 @@ from models.observation import between
 from pipeline import settings, steps
 from pipeline.classification import Indices, Matrix, Reliability, class_scores, log_losses, reliability
 from pipeline.config import Config
+from pipeline.covariates import exactly
 from pipeline.export import Provenance, export
 from pipeline.fitting import FitConfig
 from pipeline.labels import Labels, direction, given, volatility
@@ -252,7 +253,10 @@ def verdict(scores: dict[str, dict[str, float]], p_values: dict[str, float], alp
 
 
 def _labelled(config: Config, question: Question) -> tuple[Data, Labels, Labels | None]:
-    """Load prices and label them; for volatility also by the present regime."""
+    """Load prices and label them; for volatility also by the present regime.
+
+    A network never reads the column that it is to say.
+    """
     if question.target == "direction":
         data = steps.load(config)
         return data, direction(data.panel, data.transform, question.steps), None
@@ -260,9 +264,11 @@ def _labelled(config: Config, question: Question) -> tuple[Data, Labels, Labels 
         data = steps.load(config)
         shape = {"window": question.window, "regimes": question.regimes}
         return data, *volatility(data.panel, data.transform, data.split, **shape)
-    data = steps.load(replace(config, past=(*config.past, question.target)))
-    labels, panel = given(data.panel, question.target)
-    return replace(data, panel=panel), labels, None
+    read = {side: tuple(n for n in getattr(config, side) if n != question.target) for side in ("past", "ahead")}
+    data = steps.load(replace(config, **read))
+    store = PriceStore(config.folder / "prices")
+    value = exactly(data.panel, store, question.target, known_at=config.known_at_time)
+    return data, given(data.panel, question.target, value), None
 
 
 def _held(classifier: Classifier, panel: Panel, split: Split, labels: Labels, present: Labels | None) -> Held:

@@ -186,6 +186,28 @@ def _vintages(panel: Panel, store: PriceStore, wanted: tuple[str, ...], known_at
     return rows if known_at is None else rows.filter(pl.col("available_time") <= known_at)
 
 
+def exactly(panel: Panel, store: PriceStore, name: str, *, known_at: datetime | None = None) -> NDArray[np.float64]:
+    """Give a covariate at the very times of single prices, in its latest vintage, [N, T]; NaN where it has no value.
+
+    Nothing is carried forward: it is for what moments are called, which is said of them and of no later one.
+
+    Raises
+    ------
+    ConfigError
+        The store has no such column.
+    """
+    rows = _vintages(panel, store, (name,), known_at).filter(pl.col(name).is_not_null())
+    latest = rows.unique(("series_id", "time"), keep="last", maintain_order=True)
+    value = np.full(panel.time.shape, np.nan)
+    for (series,), part in latest.partition_by("series_id", as_dict=True, maintain_order=True).items():
+        n, time = panel.names.index(str(series)), _times(part)
+        own = panel.time[n, : panel.length[n]]
+        place = np.searchsorted(time, own).clip(max=len(time) - 1)
+        told = time[place] == own
+        value[n, : len(own)][told] = part[name].cast(pl.Float64).to_numpy()[place[told]]
+    return value
+
+
 def _histories(
     covariate: str, names: tuple[str, ...], parts: dict[str, pl.DataFrame], rows: pl.DataFrame, until: int
 ) -> list[_History]:

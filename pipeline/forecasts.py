@@ -37,6 +37,8 @@ class Forecasts:
         Price quantiles at `models.observation.LEVELS`.
     loc, scale, df : float64 [n]
         Student t on the transformed scale; df inf is the normal, NaN means that there is no density.
+    center, unit : float64 [n]
+        The transformed scale is asinh((price - center) / unit); NaN where it is that of log prices.
     """
 
     model: str
@@ -52,6 +54,8 @@ class Forecasts:
     loc: NDArray[np.float64]
     scale: NDArray[np.float64]
     df: NDArray[np.float64]
+    center: NDArray[np.float64]
+    unit: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.series)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import ConfigError, DataError, unknown
+from models.errors import ConfigError, DataError
 from models.transforms import Transform
 from pipeline.moves import outcomes
 from pipeline.windows import Panel, Split
@@ -101,8 +101,8 @@ def realised(move: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     return np.sqrt(np.where(enough, np.maximum(square, 0.0), np.nan) / np.maximum(count, 1))
 
 
-def given(panel: Panel, column: str) -> tuple[Labels, Panel]:
-    """Take labels from a covariate, and give the panel without it: a model never reads what it is to say.
+def given(panel: Panel, column: str, value: NDArray[np.float64]) -> Labels:
+    """Take labels from the values of a column, [N, T], NaN where it says nothing.
 
     Raises
     ------
@@ -110,17 +110,14 @@ def given(panel: Panel, column: str) -> tuple[Labels, Panel]:
         The column has fewer than two values, or more than `MOST`.
     """
     _refuse_blocks(panel)
-    if column not in panel.past_names:
-        raise ConfigError(unknown("column", column, panel.past_names))
-    place = panel.past_names.index(column)
-    value = np.where(panel.published, panel.past[..., place], np.nan)
+    value = np.where(panel.published, value, np.nan)
     seen = np.unique(value[np.isfinite(value)])
     if not 2 <= len(seen) <= MOST:
-        raise DataError(f"labels in column {column!r}: expected 2 to {MOST} values, got {len(seen)}")
+        raise DataError(
+            f"labels in column {column!r}: expected 2 to {MOST} values at the times of the prices, got {len(seen)}"
+        )
     index = np.where(np.isfinite(value), np.searchsorted(seen, value).clip(max=len(seen) - 1), NONE)
-    left = [k for k in range(len(panel.past_names)) if k != place]
-    others = replace(panel, past_names=tuple(panel.past_names[k] for k in left), past=panel.past[..., left])
-    return Labels(classes=tuple(f"{x:g}" for x in seen), index=index), others
+    return Labels(classes=tuple(f"{x:g}" for x in seen), index=index)
 
 
 def _refuse_blocks(panel: Panel) -> None:

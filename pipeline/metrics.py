@@ -194,14 +194,14 @@ def crps(forecasts: Forecasts) -> Vector:
     - df = inf: scale · [z (2Φ(z) - 1) + 2φ(z) - 1/√π]
     - df > 1: scale · [z (2F(z) - 1) + 2f(z) (df + z²)/(df - 1) - 2√df/(df - 1) · B(½, df - ½)/B(½, df/2)²]
     - df ≤ 1, or a scale that is not positive: NaN.
-    - df NaN, quantiles only: `quantile_crps` of log(quantile / origin). NaN where a quantile is not positive
-      or the outcome is not the log return: price quantiles cannot be brought to another scale from here.
-      This is an interpolation: read a difference to a closed form that is below half a percent with care.
+    - df NaN, quantiles only: `quantile_crps` of the quantiles on the transformed scale. NaN where one has no place
+      there, as a price below zero has no logarithm. This is an interpolation: read a difference to a closed form that
+      is below half a percent with care.
     """
     score = mean_distance(forecasts, forecasts.outcome) - mean_difference(forecasts) / 2
     rows = np.isnan(forecasts.df)
     if rows.any():
-        score[rows] = _log_quantile_crps(forecasts.where(rows))
+        score[rows] = _crps_of_quantiles(forecasts.where(rows))
     return score
 
 
@@ -281,14 +281,23 @@ def pit_uniformity(values: Vector) -> tuple[float, float]:
     return float(result.statistic), float(result.pvalue)
 
 
-def _log_quantile_crps(forecasts: Forecasts) -> Vector:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quantile = np.log(forecasts.quantile / forecasts.origin[:, None])
-        log_return = np.log(forecasts.actual / forecasts.origin)
-    known = np.isclose(forecasts.outcome, log_return, rtol=1e-3, atol=1e-6) & np.isfinite(quantile).all(axis=1)
+def _crps_of_quantiles(forecasts: Forecasts) -> Vector:
+    move = quantile_moves(forecasts)
+    known = np.isfinite(move).all(axis=1)
     score = np.full(len(forecasts), np.nan)
-    score[known] = quantile_crps(forecasts.outcome[known], quantile[known])
+    score[known] = quantile_crps(forecasts.outcome[known], move[known])
     return score
+
+
+def quantile_moves(forecasts: Forecasts) -> NDArray[np.float64]:
+    """Bring the price quantiles to moves from the origin on the transformed scale, [n, Q]; NaN outside its domain."""
+    f, on_asinh = forecasts, np.isfinite(forecasts.unit)
+    center, unit = f.center[on_asinh, None], f.unit[on_asinh, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        move = np.log(f.quantile / f.origin[:, None])
+    price = np.arcsinh((f.quantile[on_asinh] - center) / unit)
+    move[on_asinh] = price - np.arcsinh((f.origin[on_asinh, None] - center) / unit)
+    return move
 
 
 # ----------------------------------------------------------------------------------------------------- means

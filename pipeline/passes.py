@@ -188,6 +188,7 @@ def _rows(
     origin, actual = panel.price[n, column[k], m], panel.price[at_target]
     quantile, loc, scale = (np.asarray(x)[n, t, step, m] for x in (forecast.quantile, forecast.loc, forecast.scale))
     density = {"loc": loc, "scale": scale, "df": np.asarray(forecast.df)[n, t]}
+    center, unit = runner.transform.constants(n + 1)
     return Forecasts(
         model=runner.name,
         names=panel.names,
@@ -200,6 +201,8 @@ def _rows(
         outcome=_moves(runner.transform, origin, actual, n),
         quantile=quantile.astype(np.float64),
         **{name: x.astype(np.float64) for name, x in density.items()},
+        center=center,
+        unit=unit,
     )
 
 

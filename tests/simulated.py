@@ -31,6 +31,8 @@ def forecast_returns(model, returns, *, loc=0.0, scale=1.0, df=np.inf, names=Non
         loc=loc,
         scale=scale,
         df=df,
+        center=np.full(count * length, np.nan),
+        unit=np.full(count * length, np.nan),
     )
 
 

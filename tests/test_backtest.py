@@ -56,7 +56,7 @@ def forecaster(kind: str) -> Forecaster:
 
 
 KINDS = ("ar", "garch", "lstm", "elapsed", "asinh")
-NUMBERS = ("origin", "actual", "outcome", "quantile", "loc", "scale", "df")
+NUMBERS = ("origin", "actual", "outcome", "quantile", "loc", "scale", "df", "center", "unit")
 KEYS = ("series", "origin_time", "target_time", "step")
 
 
@@ -173,9 +173,11 @@ def test_outcomes_are_the_moves_from_origin_to_actual(kind: str) -> None:
     rows = walk_forward(forecaster(kind), PANEL, TEST)
     if kind == "lstm":
         expected = np.log(rows.actual / rows.origin)
+        assert np.isnan([rows.center, rows.unit]).all()
     else:
         center, unit = ASINH.center.numpy()[rows.series + 1, 0], ASINH.unit.numpy()[rows.series + 1, 0]
         expected = np.arcsinh((rows.actual - center) / unit) - np.arcsinh((rows.origin - center) / unit)
+        np.testing.assert_array_equal([rows.center, rows.unit], [center, unit])
     np.testing.assert_allclose(rows.outcome, expected, rtol=1e-9, atol=1e-14)
 
 

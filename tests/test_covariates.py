@@ -26,7 +26,7 @@ from pipeline import settings as reading
 from pipeline import steps
 from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.config import Config
-from pipeline.covariates import with_covariates
+from pipeline.covariates import exactly, with_covariates
 from pipeline.export import Provenance, export
 from pipeline.moves import observations, observed_by
 from pipeline.prices import KEY, SCHEMA, PriceStore
@@ -98,6 +98,16 @@ def test_what_is_not_known_yet_is_the_latest_known_value(tmp_path: Path) -> None
     got = covered(store, past=("load",), ahead=("load",), horizon=3)
     np.testing.assert_array_equal(got.past[0, 1:, 0], [0, 1, 2, 3])
     np.testing.assert_array_equal(got.future[0, 1:, :, 0], [[t] * 3 for t in (0, 1, 2, 3)])
+
+
+def test_labels_are_those_of_the_very_times_and_of_no_later_ones(tmp_path: Path) -> None:
+    """The latest vintage of each time, whenever it was known; nothing is carried forward or stands in."""
+    told = [("a", 1, 1, 0.0), ("a", 1, 9, 1.0), ("a", 3, 9, 0.0), ("a", 20, 20, 5.0)]
+    store = store_of(tmp_path, [*published("a", 5), *published("b", 5)], gone=told)
+    nan = np.nan
+    np.testing.assert_array_equal(exactly(panel_of(store), store, "gone"), [[nan, 1, nan, 0, nan], [nan] * 5])
+    with pytest.raises(ConfigError, match="unknown covariate 'gnoe': did you mean 'gone'"):
+        exactly(panel_of(store), store, "gnoe")
 
 
 def test_where_nothing_is_known_the_median_before_the_end_of_train_stands_in(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from arch.univariate.base import ARCHModelFixedResult, ARCHModelResult
 from numpy.typing import NDArray
 from scipy import stats
 
-from models.core import Distribution, Tick, initial_state
+from models.core import LEAST_DF, Distribution, Tick, initial_state
 from models.egarch import COLUMNS, MOST, Egarch, fit_egarch, specification
 from models.errors import FitError
 
@@ -134,6 +134,12 @@ def test_a_wild_move_leaves_a_finite_scale(fitted: Fitted) -> None:
     assert path[0] == MOST
     assert abs(path[-1] - path[-2]) < 0.1
     assert path[-1] < 1
+
+
+def test_tails_without_a_variance_are_fitted_at_the_bound() -> None:
+    """Moves of a t of 1.5, as of a pegged currency, have the least degrees of freedom and are not refused."""
+    core = fit_egarch([np.random.default_rng(8).standard_t(1.5, size=1500) * UNIT], horizon=1)
+    assert core.df[1].item() == pytest.approx(LEAST_DF, abs=1e-3)
 
 
 def test_the_pooled_row_is_the_median_over_the_series() -> None:

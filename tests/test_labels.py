@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from panels import garbage_from, market, panel_of
@@ -64,27 +62,23 @@ def test_realised_volatility_is_that_of_a_plain_loop() -> None:
             np.testing.assert_allclose(found[row, i], expected)
 
 
-def test_a_column_of_labels_is_not_read() -> None:
-    """Its values are the classes, and the panel that the network reads has lost it."""
+def test_values_of_a_column_are_classes_and_none_is_no_label() -> None:
+    """Each value is a class; where the column says nothing there is no label."""
     prices, _ = market(40, holes=0.0)
     column = np.where(np.arange(41) % 3 == 0, 2.0, -1.5)
-    past = np.stack([np.ones(41), column], axis=-1)[None].astype(np.float32)
-    labels, left = given(replace(prices, past_names=("volume", "regime"), past=past), "regime")
+    column[[4, 40]] = np.nan
+    labels = given(prices, "regime", column[None])
     assert labels.classes == ("-1.5", "2")
-    assert (labels.index[0] == (column > 0)).all()
-    assert (left.past_names, left.past.shape) == (("volume",), (1, 41, 1))
+    assert (labels.index[0] == np.where(np.isnan(column), NONE, column > 0)).all()
 
 
 def test_what_cannot_be_labelled_is_refused() -> None:
-    """The number of regimes, a column that is not there or has one value, and too short a train split are named."""
+    """The number of regimes, a column that has one value, and too short a train split are named."""
     prices, parts = market(200, holes=0.0)
     with pytest.raises(ConfigError, match="2 or 3"):
         volatility(prices, LogReturn(), parts, window=5, regimes=4)
-    with pytest.raises(ConfigError, match="unknown column 'regime'"):
-        given(prices, "regime")
-    constant = replace(prices, past_names=("regime",), past=np.ones((1, 201, 1), np.float32))
-    with pytest.raises(DataError, match="2 to 16 values, got 1"):
-        given(constant, "regime")
+    with pytest.raises(DataError, match="2 to 16 values at the times of the prices, got 1"):
+        given(prices, "regime", np.ones((1, 201)))
     short, _ = market(30, holes=0.0)
     with pytest.raises(DataError, match="expected 100 moves"):
         volatility(short, LogReturn(), split(short, SplitConfig()), window=100, regimes=2)

@@ -89,19 +89,31 @@ def test_hiding_the_density_does_not_pay(df, truth, rng):
     assert 0.9995 < ratio < 1.003
 
 
-def test_without_density_crps_refuses_what_is_not_a_log_return(rng):
-    """A quantile-only row has a CRPS only where prices are positive and its outcome is their log return."""
-    bare = forecast_returns("m", rng.normal(size=(1, 3)), df=np.nan)
-    quantile = bare.quantile.copy()
-    quantile[:] = bare.origin[:, None] * np.exp(stats.norm.ppf(LEVELS))
-    negative = quantile.copy()
-    negative[1, 0] = -5.0
-    asinh = bare.outcome.copy()
-    asinh[2] *= 1.5
-    assert np.isfinite(metrics.crps(replace(bare, quantile=quantile))).all()
-    np.testing.assert_array_equal(
-        np.isnan(metrics.crps(replace(bare, quantile=negative, outcome=asinh))), [False, True, True]
+def test_without_density_the_crps_is_on_the_scale_of_the_outcome(rng):
+    """On the asinh scale of prices that cross zero eleven quantiles give the CRPS of the density within 0.3 %."""
+    moves, center, unit = 0.5 * rng.standard_normal(4_000), 3.0, 2.0
+    origin = center + unit * np.sinh(rng.standard_normal(len(moves)))
+    assert origin.min() < 0 < origin.max()
+    level = np.arcsinh((origin - center) / unit)[:, None]
+    dense = replace(
+        forecast_returns("m", moves[None], scale=0.5),
+        origin=origin,
+        actual=center + unit * np.sinh(level[:, 0] + moves),
+        quantile=center + unit * np.sinh(level + 0.5 * stats.norm.ppf(LEVELS)),
+        center=np.full(len(moves), center),
+        unit=np.full(len(moves), unit),
     )
+    bare = replace(dense, df=np.full(len(moves), np.nan))
+    np.testing.assert_allclose(metrics.quantile_moves(bare), np.tile(0.5 * stats.norm.ppf(LEVELS), (len(moves), 1)))
+    assert metrics.crps(bare).mean() == pytest.approx(metrics.crps(dense).mean(), rel=0.003)
+
+
+def test_without_density_a_price_below_zero_has_no_crps_on_the_log_scale(rng):
+    """A row one of whose quantiles has no logarithm is NaN, the others have their score."""
+    bare = forecast_returns("m", rng.normal(size=(1, 3)), df=np.nan)
+    quantile = bare.origin[:, None] * np.exp(stats.norm.ppf(LEVELS))[None]
+    quantile[1, 0] = -5.0
+    np.testing.assert_array_equal(np.isnan(metrics.crps(replace(bare, quantile=quantile))), [False, True, False])
 
 
 def test_a_row_without_density_has_no_log_score_and_a_mean_says_so(rng):
