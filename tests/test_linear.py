@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -89,16 +90,18 @@ def test_least_squares_is_that_of_scikit_learn_at_every_origin(block: int, horiz
 
 
 def test_the_lasso_is_that_of_scikit_learn_averaged_over_windows() -> None:
-    """On rebuilt features with targets before and the weekday, the mean of two windows' fits gives the locations."""
+    """On rebuilt features, targets before, weekday and level among them, the mean of two fits gives the locations."""
     y, x, ahead = world(2, 1, 0, 2, seed=1)
     weekday = np.arange(1, TIME + 1) % 7
-    config = LearConfig(lags=(1, 6), targets_back=(1, 3), windows=(100, 300))
+    config = LearConfig(lags=(1, 6), targets_back=(1, 3), level=50, windows=(100, 300))
     shape = shape_of(config, horizon=1, block=2, past=0, future=3, weekday=True)
     ticks = ticks_of(y, x, np.concatenate([ahead, weekday[:, None, None]], 2))
     core = fit_linear(ticks, targets_of(y, 1), shape, config)
     back = np.stack([np.concatenate([np.zeros((d, 2)), ahead[:-d, 0]]) for d in (1, 3)], 2).reshape(TIME, -1)
     relative = np.array([[y[t - k, m] - y[t, m] for m in (0, 1) for k in (1, 6)] for t in range(6, TIME)])
-    features = np.hstack([ahead[6:, 0], np.eye(7)[weekday[6:]], relative, back[6:]])
+    slow = np.cumsum([np.zeros(2), *np.diff(y, axis=0)], axis=0)  # prices over the first; the slow level follows them
+    over = slow - pd.DataFrame(slow).ewm(alpha=1 / 50, adjust=False).mean().to_numpy()
+    features = np.hstack([ahead[6:, 0], np.eye(7)[weekday[6:]], relative, back[6:], over[6:]])
     expected = np.zeros((len(features), 2))
     for window in config.windows:
         seen, target = features[-1 - window : -1], np.diff(y[6:], axis=0)[-window:]
@@ -200,6 +203,24 @@ def test_a_hole_in_one_price_of_a_block_holds_that_price_alone() -> None:
     assert not torch.equal(before["moves"][0, 0], after["moves"][0, 0])
 
 
+def test_a_price_far_above_its_level_is_forecast_to_fall() -> None:
+    """Of prices that come back to a mean the slow level tells how far they are off."""
+    rng, y = np.random.default_rng(4), np.zeros((TIME, 1))
+    for t in range(1, TIME):
+        y[t] = 0.7 * y[t - 1] + rng.normal(size=1)
+    error = {}
+    for level in (0, 1000):
+        config = LearConfig(lags=(), targets_back=(), level=level, windows=(150,))
+        shape = shape_of(config, horizon=1, block=1, past=0, future=1, weekday=True)
+        ticks = ticks_of(y, np.zeros((TIME, 0)), np.zeros((TIME, 1, 1)))
+        targets = targets_of(y, 1)
+        targets[:, TIME // 2 :] = np.nan
+        made = forecasts(fit_linear(ticks, targets, shape, config), ticks)[TIME // 2 : -1, 0]
+        error[level] = np.mean((np.diff(y[TIME // 2 :, 0]) - made) ** 2)
+    assert error[1000] < 0.9 * error[0]
+    assert error[1000] < 1.1
+
+
 @pytest.mark.parametrize("length", [1, 15])
 @pytest.mark.parametrize("config", [ArxConfig(), LearConfig()], ids=["arx", "lear"])
 def test_a_series_that_is_too_short_is_refused_by_row(config: ArxConfig | LearConfig, length: int) -> None:
@@ -230,6 +251,7 @@ def test_targets_that_do_not_vary_are_refused() -> None:
         (lambda: ArxConfig(ridge=0.0), "ridge: expected above 0 to 1"),
         (lambda: LearConfig(lags=(2, 1)), "lags: expected increasing numbers from 1 to 1000"),
         (lambda: LearConfig(targets_back=(0,)), "targets_back: expected increasing numbers from 1 to 1000"),
+        (lambda: LearConfig(level=1), "level: expected 0, or 2 to 100000 observations, got 1"),
         (lambda: LearConfig(windows=(10,)), "windows: expected at least one, each of 30 or more"),
     ],
 )
