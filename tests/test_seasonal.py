@@ -92,6 +92,15 @@ def test_factors_are_of_the_train_split() -> None:
     assert torch.equal(clean.train.targets, after.train.targets)
 
 
+def test_one_still_series_does_not_stop_the_others() -> None:
+    """Beside a series that moves, one that stands still is trained on to losses that are numbers."""
+    prices, split = hourly()
+    price = prices.price.copy()
+    price[1] = 100.0
+    records = list(trained(replace(prices, price=price), split, diurnal=True))
+    assert all(np.isfinite([r.train_loss, r.validation_loss]).all() for r in records)
+
+
 def test_a_warm_start_takes_the_network_out_of_its_season() -> None:
     """A fit that begins at a fitted network with factors begins at its weights."""
     prices, split = hourly()
