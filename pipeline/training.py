@@ -530,17 +530,40 @@ def _fit_covariates(core: Network, panel: Panel, until: int) -> None:
 
 
 def _season(core: Network, panel: Panel, transform: Transform, until: int) -> Seasonal:
-    """Put a network inside the factors of the hour of the week, fitted on the moves before a moment."""
-    ends = move_times(panel, transform, until)
-    slots = [calendar((SLOT,), time)[:, 0].astype(np.int64) for time in ends]
-    named = zip(moves(panel, transform, until), slots, strict=True)
-    if panel.block > 1 or any(not len(slot) for slot in slots):
+    """Put a network inside the factors of the hour of the week, fitted on the moves before a moment.
+
+    Raises
+    ------
+    ConfigError
+        The hour of the week is a covariate of the panel as well.
+    FitError
+        Prices come in blocks, a series has no move before the moment, or all its moves end in one hour of the day.
+    """
+    _hour_is_free(panel)
+    if panel.block > 1:
         raise FitError(
-            "fit.network.diurnal: expected prices within the day that come one by one, and moves of every series "
-            f"before the end of train, got blocks of {panel.block} and {[len(slot) for slot in slots]} moves. "
+            f"fit.network.diurnal: expected prices within the day that come one by one, got blocks of {panel.block}. "
             "Set it to false"
         )
-    return Seasonal(core, factor_table(*zip(*named, strict=True)))
+    slots = [calendar((SLOT,), time)[:, 0].astype(np.int64) for time in move_times(panel, transform, until)]
+    for row, slot in enumerate(slots, 1):
+        if not len(slot):
+            raise FitError(
+                f"fit.network.diurnal: series row {row} has no move before the end of train; expected one at least in "
+                "every series. Leave the series out, or set fit.network.diurnal to false",
+                row=row,
+            )
+    return Seasonal(core, factor_table(moves(panel, transform, until), slots))
+
+
+def _hour_is_free(panel: Panel) -> None:
+    """Refuse the covariate that a season puts behind those of the panel: a model reads each name once."""
+    for side, names in (("past", panel.past_names), ("ahead", panel.future_names)):
+        if SLOT in names:
+            raise ConfigError(
+                f"{side}: expected no {SLOT} beside fit.network.diurnal, which reads it by itself, got "
+                f"{list(names)}. Leave {SLOT} out of {side}"
+            )
 
 
 def _begin_at(start: Forecaster, core: Network) -> None:
