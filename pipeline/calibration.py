@@ -20,7 +20,7 @@ from models.conformal import Conformal, ConformalConfig
 from models.errors import FitError
 from models.forecaster import Forecaster
 from models.observation import LEVELS, MEDIAN, between
-from pipeline.moves import observed_by, outcomes
+from pipeline.moves import observed_by, outcomes, sound
 from pipeline.threads import cpu_threads
 from pipeline.windows import Panel, Split
 
@@ -109,12 +109,13 @@ def on_validation(forecaster: Forecaster, seen: Panel, split: Split) -> Iterator
     Returns
     -------
     iterator of (quantile [N, T, S*M, Q], scale [N, T, S*M, 1], target [N, T, S*M, 1], wanted bool [N, T, S*M])
-        Moves from origin to target, on the transformed scale; wanted are the validation origins with an outcome.
+        Moves from origin to target, on the transformed scale; wanted are the validation origins with an outcome, but
+        for those beside which a covariate of the panel is no number.
     """
     o = observed_by(forecaster, seen)
     target = torch.from_numpy(outcomes(seen, forecaster.transform, forecaster.horizon))
     wanted = np.stack([split.origins(seen, "validation", s) for s in range(1, forecaster.horizon + 1)], -1)
-    wanted = (torch.from_numpy(wanted)[..., None] & target.isfinite()).flatten(2)
+    wanted = (torch.from_numpy(wanted & sound(seen)[..., None])[..., None] & target.isfinite()).flatten(2)
     state = forecaster.init_state(len(seen.names))
     for first in range(0, seen.price.shape[1], STRETCH):
         cut = slice(first, first + STRETCH)

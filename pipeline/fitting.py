@@ -165,6 +165,7 @@ def _linear(r: Request) -> Forecaster:
     seen = r.panel.before(r.split.validation_end_time)
     ticks, _ = blank.ticks(observed_by(blank, seen), blank.init_state(len(seen.names))["price"])
     targets = torch.from_numpy(outcomes(seen, r.transform, r.config.horizon))
+    targets[ticks.held.all(2)] = float("nan")  # beside poison there is nothing to forecast from
     core = fit_linear(ticks, targets, shape, config)
     return Forecaster(r.name, r.transform, core, r.panel.past_names, names).eval()
 

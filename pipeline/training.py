@@ -31,7 +31,7 @@ from models.classifier import Classifier
 from models.core import initial_state
 from models.decoder import columns_of_prices
 from models.diurnal import SLOT, factor_table
-from models.errors import ConfigError, FitError
+from models.errors import ConfigError, DataError, FitError
 from models.forecaster import Forecaster
 from models.network import Network, NetworkConfig
 from models.observation import Observation, State
@@ -40,7 +40,7 @@ from models.transforms import Transform
 from pipeline.calendar_features import calendar
 from pipeline.clock import span
 from pipeline.labels import Labels
-from pipeline.moves import move_times, moves, observed_by, outcomes, typical_move
+from pipeline.moves import known_ahead, known_beside, move_times, moves, observed_by, outcomes, sound, typical_move
 from pipeline.threads import cpu_threads
 from pipeline.windows import Lanes, Panel, Split, lanes
 
@@ -521,12 +521,25 @@ def _recency(panel: Panel, end: int, half_life: int | None) -> np.ndarray:
 
 
 def _fit_covariates(core: Network, panel: Panel, until: int) -> None:
-    """Fit the constants of the covariates on what stood beside the prices published before a moment."""
-    rows = panel.published & (panel.time < until)
+    """Fit the constants of the covariates on what stood beside the prices published before a moment.
+
+    Raises
+    ------
+    DataError
+        A covariate has no value at all, or beside no price before the moment all are numbers.
+    """
+    past, future = known_beside(panel, panel.past_names), known_ahead(panel, panel.future_names, core.horizon)
+    rows = panel.published & (panel.time < until) & sound(panel)
+    if not rows.any():
+        raise DataError(
+            f"covariates past = {list(panel.past_names)} and ahead = {list(panel.future_names)}: expected prices "
+            "before the end of train beside which all are numbers, got none: one or another is always NaN or infinite. "
+            "Ingest their values, or take one out of past and ahead"
+        )
     if panel.past_names:
-        core.inputs.fit_covariates("past", torch.from_numpy(panel.past[rows]))
+        core.inputs.fit_covariates("past", torch.from_numpy(past[rows]))
     if panel.future_names:
-        core.inputs.fit_covariates("future", torch.from_numpy(panel.future[rows]).flatten(0, 1))
+        core.inputs.fit_covariates("future", torch.from_numpy(future[rows]).flatten(0, 1))
 
 
 def _season(core: Network, panel: Panel, transform: Transform, until: int) -> Seasonal:

@@ -28,6 +28,7 @@ from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.config import Config
 from pipeline.covariates import with_covariates
 from pipeline.export import Provenance, export
+from pipeline.fitting import FitConfig, fit
 from pipeline.moves import observations, observed_by
 from pipeline.prices import KEY, SCHEMA, PriceStore
 from pipeline.training import Training, TrainingConfig, fit_network
@@ -223,6 +224,15 @@ def test_a_covariate_that_begins_after_train_is_refused(tmp_path: Path) -> None:
         covered(store, past=("load",), until=int(panel_of(store).time[0, 3]))
 
 
+def test_a_covariate_beyond_float32_is_refused_by_series_and_time(tmp_path: Path) -> None:
+    """A number that would become infinite is named with its place, and with what can be done."""
+    load = [(s, t, t, 1e39 if (s, t) == ("b", 3) else 1.0) for s in "ab" for t in range(6)]
+    store = store_of(tmp_path, [*published("a", 6), *published("b", 6)], load=load)
+    said = r"'load': expected values up to 3\.4e\+38.* got 1 beyond, first b at 2024-01-01T03:00:00\+00:00 = 1e\+39"
+    with pytest.raises(DataError, match=said):
+        covered(store, past=("load",))
+
+
 def test_a_covariate_named_twice_is_refused() -> None:
     """A list of covariates holds each once."""
     with pytest.raises(ConfigError, match="ahead: expected each covariate once"):
@@ -363,6 +373,42 @@ def test_a_covariate_without_a_value_is_refused_by_name() -> None:
         observed_by(forecaster, empty)
     empty.future[0, 7] = 1.0
     assert observed_by(forecaster, empty).future[0, 7].item() == 1
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("known", ["past", "ahead"])
+@pytest.mark.parametrize("name", ["gru", "arx", "lear"])
+def test_moments_without_a_number_are_left_out_of_a_fit(name: str, known: str, poison: float) -> None:
+    """Poison at the beginning, in train and in validation: weights and forecasts of other moments stay finite."""
+    prices, parts = driven(known=known)
+    side = "past" if known == "past" else "future"
+    beside = np.array(getattr(prices, side))
+    for start in (3, 700, 1100):
+        beside[0, start : start + 4] = poison
+    poisoned = replace(prices, **{side: beside})
+    config = FitConfig(network=NetworkConfig(hidden=4), training=TrainingConfig(lanes=16, epochs=2, device="cpu"))
+    fitted = fit(name, poisoned, parts, LogReturn(), config)
+    assert np.isfinite(walk_forward(fitted, poisoned, parts.origins(poisoned, "test")).quantile).all()
+
+
+def test_a_network_standardises_by_the_moments_with_numbers() -> None:
+    """Center and unit are the mean and deviation of the train rows that are left."""
+    prices, parts = driven(known="past")
+    beside = prices.past.copy()
+    beside[0, 500:510] = np.nan
+    rows = beside[prices.time < parts.train_end_time].astype(np.float64)
+    buffers = dict(trained(replace(prices, past=beside), parts, epochs=1).core.named_buffers())  # type: ignore[attr-defined]
+    assert buffers["inputs.past_center"].item() == pytest.approx(np.nanmean(rows), rel=1e-6)
+    assert buffers["inputs.past_unit"].item() == pytest.approx(np.nanstd(rows), rel=1e-6)
+
+
+def test_covariates_that_are_never_numbers_together_in_train_are_refused() -> None:
+    """Where one or another is always missing before the end of train nothing can be fitted: both are named."""
+    prices, parts = driven(known="past")
+    both = np.concatenate([prices.past, prices.past], -1)
+    both[:, ::2, 0] = both[:, 1::2, 1] = np.nan
+    with pytest.raises(DataError, match=r"past = \['x', 'y'\] .* beside which all are numbers, got none"):
+        trained(replace(prices, past_names=("x", "y"), past=both), parts)
 
 
 def test_a_forecaster_finds_its_covariates_whatever_else_the_panel_has() -> None:
