@@ -54,18 +54,21 @@ def calibrated(
     Raises
     ------
     FitError
-        There are no validation origins.
+        There are no validation origins from one of the steps on.
     """
     if config.track == "off":
         return forecaster
     with cpu_threads(1):
         seen = panel.before(split.validation_end_time)
         gaps = [np.concatenate(rows) for rows in _gaps(judged or forecaster, forecaster, seen, split)]
-    if not all(len(gap) for gap in gaps):
+    without = [k for k, gap in enumerate(gaps) if not len(gap)]
+    if without:
+        step, price = divmod(without[0], forecaster.block)
+        of_price = f" of price {price} of the block" if forecaster.block > 1 else ""
         raise FitError(
-            f"calibration of {forecaster.name}: expected validation origins with known outcomes at every step up to "
-            f"{forecaster.horizon} of every price, got {[len(gap) for gap in gaps]}. Give more data or a larger "
-            "validation split"
+            f"calibration of {forecaster.name}: expected validation origins with known outcomes at every step of "
+            f"fit.horizon = {forecaster.horizon}, got none from step {step + 1} on{of_price}. Lower fit.horizon, give "
+            "more data or a larger validation split"
         )
     shape = (forecaster.horizon, forecaster.block, len(LEVELS))
     start, slope = (torch.from_numpy(np.stack([f(gap) for gap in gaps]).reshape(shape)) for f in (offsets, slopes))

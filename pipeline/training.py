@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -436,17 +437,34 @@ class Training:
         train = self._lane(series, train_rows, counted, layout)
         one_each = lanes(validation_rows.sum(1), 1)
         validation = self._lane(series, validation_rows, validation_origins.astype(np.float32), one_each)
-        counts = [int(x.weight.count_nonzero()) for x in (train, validation)]
-        if not all(counts):
-            raise FitError(
-                f"training {self.model.name}: expected origins in train and validation, got {counts[0]} "
-                f"and {counts[1]}. Give more data or larger splits"
-            )
+        if not counted.any():
+            self._check_recency(seen, train_origins, split.train_end_time)
+        self._check_counts(*(int(x.weight.count_nonzero()) for x in (train, validation)))
         scored = (validation_rows & validation_origins)[..., None, None] & np.isfinite(series["targets"].numpy())
         self.log_unit = float(np.broadcast_to(log_unit, scored.shape)[scored].mean())
         last_lane = np.full(len(panel.names), -1)
         last_lane[layout.series] = np.arange(len(layout.series))
         return train, validation, layout, last_lane[one_each.series]
+
+    def _check_recency(self, panel: Panel, origins: np.ndarray, end: int) -> None:
+        """Refuse a half-life so short that no origin [N, T] of the train split has a weight."""
+        if origins.any():
+            age = timedelta(microseconds=int(end - panel.time[origins].max()))
+            raise FitError(
+                f"training {self.model.name}: fit.training.half_life = {self.config.half_life!r} is too short: the "
+                f"youngest of {int(origins.sum())} origins lies {age} before the end of train and counts nothing. "
+                "Give a longer one, or leave it out"
+            )
+
+    def _check_counts(self, train: int, validation: int) -> None:
+        """Refuse a split without a target to train on, or without one to choose the epoch by."""
+        if not (train and validation):
+            ahead = "label" if self.labels else "fit.horizon"
+            raise FitError(
+                f"training {self.model.name}: expected origins in train and in validation whose {self.core.horizon} "
+                f"steps ahead ({ahead}) end in the same part, got {train} and {validation} targets. Look less far "
+                "ahead, or give more data or larger splits"
+            )
 
     @torch.no_grad()
     def _series_tensors(self, panel: Panel) -> dict[str, Tensor]:
