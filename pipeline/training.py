@@ -210,7 +210,7 @@ class Training:
     Raises
     ------
     ConfigError
-        `start` is a network of another shape.
+        `start` is a network of another shape, or was fitted with other covariates.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class Training:
             core = Network(kind, network, unit=unit, columns=columns, classes=classes, **shape)
         _fit_covariates(core, panel, split.train_end_time)
         if start is not None:
-            _begin_at(start, core)
+            _begin_at(start, core, panel)
         self.core = core.to(self.device)
         if network.diurnal and labels:
             raise ConfigError(
@@ -597,11 +597,25 @@ def _hour_is_free(panel: Panel) -> None:
             )
 
 
-def _begin_at(start: Forecaster, core: Network) -> None:
-    """Take the weights and constants of a network that was fitted before."""
+def _begin_at(start: Forecaster, core: Network, panel: Panel) -> None:
+    """Take the weights and constants of a network that was fitted before, on the covariates of the panel.
+
+    Raises
+    ------
+    ConfigError
+        It was fitted with other covariates or in another order, or is of another shape.
+    """
     before: Any = start.core
     while not isinstance(before, Network) and hasattr(before, "core"):  # inside its calibration or its season
         before = before.core
+    fitted = start.past_names[: before.past], start.future_names[: before.future]  # a season's hour stands behind them
+    given = panel.past_names, panel.future_names
+    if fitted != given:
+        told, got = (f"past = {list(past)} and ahead = {list(ahead)}" for past, ahead in (fitted, given))
+        raise ConfigError(
+            f"warm start: expected the covariates with which {start.name} was fitted, {told}, got {got}. Name those in "
+            "the settings, in this order, or set backtest.start to 'scratch'"
+        )
     try:
         core.load_state_dict(before.state_dict())
     except RuntimeError as error:

@@ -264,11 +264,14 @@ def driven(*, known: str = "ahead", horizon: int = 1) -> tuple[Panel, Split]:
     return replace(prices, future_names=("drive",), future=ahead), split(prices, SplitConfig())
 
 
-def trained(prices: Panel, parts: Split, *, epochs: int = 4, horizon: int = 1) -> Forecaster:
+def trained(
+    prices: Panel, parts: Split, *, epochs: int = 4, horizon: int = 1, start: Forecaster | None = None
+) -> Forecaster:
     """Train a small network."""
     config = TrainingConfig(epochs=epochs, lanes=16, device="cpu", learning_rate=1e-2)
     network = NetworkConfig(hidden=8)
-    return fit_network(Training("gru", prices, parts, LogReturn(), network=network, config=config, horizon=horizon))
+    shape = {"network": network, "config": config, "horizon": horizon}
+    return fit_network(Training("gru", prices, parts, LogReturn(), start=start, **shape))
 
 
 def plain(prices: Panel) -> Panel:
@@ -373,6 +376,18 @@ def test_a_covariate_without_a_value_is_refused_by_name() -> None:
         observed_by(forecaster, empty)
     empty.future[0, 7] = 1.0
     assert observed_by(forecaster, empty).future[0, 7].item() == 1
+
+
+@pytest.mark.parametrize("names", [(), ("other",), ("drive", "other")], ids=str)
+def test_a_warm_start_with_other_covariates_names_both(names: tuple[str, ...]) -> None:
+    """Fewer, more or another than those of the fit before are told beside them, also where the shape is the same."""
+    prices, parts = driven()
+    start = trained(prices, parts, epochs=1)
+    beside = np.concatenate([prices.future] * len(names), -1) if names else prices.future[..., :0]
+    with pytest.raises(ConfigError, match=r"gru was fitted, past = \[\] and ahead = \['drive'\], got") as caught:
+        trained(replace(prices, future_names=names, future=beside), parts, epochs=1, start=start)
+    assert f"got past = [] and ahead = {list(names)}. Name those" in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
