@@ -190,10 +190,14 @@ class DayAhead(nn.Module):
     def fit_covariates(self, of_series: list[Tensor]) -> None:
         """Take center and unit of what was known ahead [D, K] of each series: mean and standard deviation.
 
-        Fitted on the *history of the first fit*. Row 0 is of all series; a column that does not vary has unit 1.
+        Fitted on the *history of the first fit*. Row 0 is of all series, of which one must have shown a day; a series
+        that has not is as all are. A column that does not vary has unit 1.
         """
-        for row, x in enumerate([torch.cat(of_series), *of_series]):
-            shown = x[:, :-1]
+        if self.future == 1:  # the weekday alone
+            return
+        together = torch.cat(of_series)
+        for row, x in enumerate([together, *of_series]):
+            shown = (x if len(x) else together)[:, :-1]
             self.center[row] = shown.mean(0)
             deviation = shown.std(0, correction=0)
             self.unit[row] = torch.where(deviation > 0, deviation, 1.0)

@@ -147,9 +147,15 @@ def fit_diurnal(moves: Sequence[Vector], slots: Sequence[NDArray[np.integer]], *
 
 
 def factor_table(moves: Sequence[Vector], slots: Sequence[NDArray[np.integer]]) -> Tensor:
-    """Give the factors of each series, float64 [R, W]; those of a series never seen, row 0, are the medians."""
-    factors = [factors_of(r, slot, row) for row, (r, slot) in enumerate(zip(moves, slots, strict=True), 1)]
-    return torch.from_numpy(np.stack([np.median(factors, axis=0), *factors]))
+    """Give the factors of each series, float64 [R, W].
+
+    Those of a series that stands still are one. Those of a series never seen, row 0, are the medians over the series
+    that move, of which there must be one.
+    """
+    pairs = list(zip(moves, slots, strict=True))
+    moving = {row: factors_of(r, slot, row) for row, (r, slot) in enumerate(pairs, 1) if r.any()}
+    each = [moving.get(row, np.ones(SLOTS)) for row in range(1, len(pairs) + 1)]
+    return torch.from_numpy(np.stack([np.median(list(moving.values()), axis=0), *each]))
 
 
 def factors_of(r: Vector, slot: NDArray[np.integer], row: int) -> Vector:

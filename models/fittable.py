@@ -54,13 +54,12 @@ def one_price(moves: Vector, row: int, *, kind: str, least: int) -> Vector:
     Raises
     ------
     FitError
-        As `fittable`, or where a moment has more prices than one.
+        A moment has more prices than one, however many moves there are; or as `fittable`.
     """
-    remedy = f"Leave the series out, or leave {kind.lower()} out of the models"
-    first, *others = fittable(moves, row, kind=kind, least=least, remedy=remedy)
-    if others:
+    if moves.ndim == 2 and moves.shape[1] > 1:
         raise FitError(
-            f"{kind}: expected one price a moment, got blocks of {1 + len(others)}. It has no model of prices that are "
+            f"{kind}: expected one price a moment, got blocks of {moves.shape[1]}. It has no model of prices that are "
             f"published together: leave {kind.lower()} out of the models, or set block = 1"
         )
-    return first
+    remedy = f"Leave the series out, or leave {kind.lower()} out of the models"
+    return fittable(moves, row, kind=kind, least=least, remedy=remedy)[0]

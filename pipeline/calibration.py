@@ -20,7 +20,7 @@ from models.conformal import Conformal, ConformalConfig
 from models.errors import FitError
 from models.forecaster import Forecaster
 from models.observation import LEVELS, MEDIAN, between
-from pipeline.moves import observed_by, outcomes
+from pipeline.moves import observed_by, outcomes, sound
 from pipeline.threads import cpu_threads
 from pipeline.windows import Panel, Split
 
@@ -54,18 +54,21 @@ def calibrated(
     Raises
     ------
     FitError
-        There are no validation origins.
+        There are no validation origins from one of the steps on.
     """
     if config.track == "off":
         return forecaster
     with cpu_threads(1):
         seen = panel.before(split.validation_end_time)
         gaps = [np.concatenate(rows) for rows in _gaps(judged or forecaster, forecaster, seen, split)]
-    if not all(len(gap) for gap in gaps):
+    without = [k for k, gap in enumerate(gaps) if not len(gap)]
+    if without:
+        step, price = divmod(without[0], forecaster.block)
+        of_price = f" of price {price} of the block" if forecaster.block > 1 else ""
         raise FitError(
-            f"calibration of {forecaster.name}: expected validation origins with known outcomes at every step up to "
-            f"{forecaster.horizon} of every price, got {[len(gap) for gap in gaps]}. Give more data or a larger "
-            "validation split"
+            f"calibration of {forecaster.name}: expected validation origins with known outcomes at every step of "
+            f"fit.horizon = {forecaster.horizon}, got none from step {step + 1} on{of_price}. Lower fit.horizon, give "
+            "more data or a larger validation split"
         )
     shape = (forecaster.horizon, forecaster.block, len(LEVELS))
     start, slope = (torch.from_numpy(np.stack([f(gap) for gap in gaps]).reshape(shape)) for f in (offsets, slopes))
@@ -109,12 +112,13 @@ def on_validation(forecaster: Forecaster, seen: Panel, split: Split) -> Iterator
     Returns
     -------
     iterator of (quantile [N, T, S*M, Q], scale [N, T, S*M, 1], target [N, T, S*M, 1], wanted bool [N, T, S*M])
-        Moves from origin to target, on the transformed scale; wanted are the validation origins with an outcome.
+        Moves from origin to target, on the transformed scale; wanted are the validation origins with an outcome, but
+        for those beside which a covariate of the panel is no number.
     """
     o = observed_by(forecaster, seen)
     target = torch.from_numpy(outcomes(seen, forecaster.transform, forecaster.horizon))
     wanted = np.stack([split.origins(seen, "validation", s) for s in range(1, forecaster.horizon + 1)], -1)
-    wanted = (torch.from_numpy(wanted)[..., None] & target.isfinite()).flatten(2)
+    wanted = (torch.from_numpy(wanted & sound(seen)[..., None])[..., None] & target.isfinite()).flatten(2)
     state = forecaster.init_state(len(seen.names))
     for first in range(0, seen.price.shape[1], STRETCH):
         cut = slice(first, first + STRETCH)

@@ -42,6 +42,7 @@ from pipeline.windows import Panel
 Due = Literal["origin", "target"]
 
 _NEVER = np.iinfo(np.int64).min
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def with_covariates(
     ConfigError
         A name is neither a column of the store's covariates nor of the calendar; those that are, are listed.
     DataError
-        A covariate has no value before the end of train in any series.
+        A covariate has no value before the end of train in any series, or one that float32 does not hold.
     """
     held_past, held_ahead = (tuple(name for name in names if not of_calendar(name)) for names in (past, ahead))
     covered, sha256 = panel, ""
@@ -212,6 +213,7 @@ def _histories(
     covariate: str, names: tuple[str, ...], parts: dict[str, pl.DataFrame], rows: pl.DataFrame, until: int
 ) -> list[_History]:
     """Sort one covariate by series; entry 0 has what stands in where nothing was known."""
+    _refuse_beyond(rows, covariate)
     median = _median(rows, covariate, until)
     if median is None:
         raise DataError(
@@ -233,6 +235,18 @@ def _histories(
             )
         )
     return histories
+
+
+def _refuse_beyond(rows: pl.DataFrame, covariate: str) -> None:
+    """Refuse numbers that would become infinite in float32: what was ingested as a number is no poison."""
+    beyond = rows.filter(pl.col(covariate).abs().is_between(_LARGEST, float("inf"), closed="none"))
+    if len(beyond):
+        first = beyond.row(0, named=True)
+        raise DataError(
+            f"covariate {covariate!r}: expected values up to {_LARGEST:.2g}, the largest of float32, got {len(beyond)} "
+            f"beyond, first {first['series_id']} at {first['time'].isoformat()} = {first[covariate]:g}. Ingest it in a "
+            "larger unit into a new data folder, or take it out of past and ahead"
+        )
 
 
 def _median(rows: pl.DataFrame, covariate: str, until: int) -> float | None:

@@ -124,13 +124,21 @@ def fit_dayahead(
         if start is not None:
             _begin_at(start, core)
         forecaster = Forecaster(name, transform, core, (), known)
-        history = History(core, forecaster, panel.before(split.validation_end_time), training, fit_units=start is None)
+        seen = panel.before(split.validation_end_time)
+        history = History(core, forecaster, seen, training, part=_part(split), fit_units=start is None)
         if start is None:
             history.train()
         else:
             torch.manual_seed(training.seed + history.days)
             history.update()
     return forecaster.eval()
+
+
+def _part(split: Split) -> str:
+    """Say on what is trained, for a message: a split without validation is that of the twin for the calibration."""
+    if split.validation_end_time == split.train_end_time:
+        return "train alone, where the fit is repeated whose errors calibrate the quantiles"
+    return "train and validation"
 
 
 def _begin_at(start: Forecaster, core: DayAhead) -> None:
@@ -156,21 +164,30 @@ class History:
     panel : Panel
         All of it is trained on.
     config : DayAheadTrainingConfig
+    part : str
+        What of the history the panel is, for the message.
     fit_units : bool
         Whether the units of features and targets are fitted on it.
+
+    Raises
+    ------
+    FitError
+        No series has blocks enough for the ring to fill and a chunk to follow.
     """
 
     def __init__(
-        self, core: DayAhead, forecaster: Forecaster, panel: Panel, config: DayAheadTrainingConfig, *, fit_units: bool
+        self,
+        core: DayAhead,
+        forecaster: Forecaster,
+        panel: Panel,
+        config: DayAheadTrainingConfig,
+        *,
+        part: str,
+        fit_units: bool,
     ) -> None:
-        self.core, self.config = core, config
+        self.core, self.config, self.part = core, config, part
         with torch.no_grad():
             self._gather(forecaster, panel, fit_units=fit_units)
-        if not len(self.starts):
-            raise FitError(
-                f"{forecaster.name}: expected a series of {SETTLED + config.chunk + 1} blocks or more in train and "
-                f"validation, got {panel.published.sum(1).tolist()}. Give more history"
-            )
         decayed = [p for p in self.core.parameters() if p.shape[1] > 1]
         others = [p for p in self.core.parameters() if p.shape[1] == 1]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -183,6 +200,7 @@ class History:
         state = initial_state(forecaster.state_tensors(), len(panel.names), core.df)
         ticks, _ = forecaster.ticks(o, state["price"])
         moved = ~ticks.held.all(-1)
+        self._begin_chunks(forecaster.name, moved.sum(1).tolist())
         settled = moved & (moved.cumsum(1) > SETTLED)
         if fit_units:
             core.fit_covariates([x[m] for x, m in zip(ticks.future[:, :, 0], moved, strict=True)])
@@ -199,10 +217,20 @@ class History:
         self.target = target.nan_to_num(0.0)
         before = torch.cat([state["hidden"].transpose(0, 1)[:, :, None], top[:, :, :-1]], 2)
         self.before = before.flatten(1, 2)[:, kept]
-        of_series = self._starts(moved.sum(1).tolist())
+        self.days = int(kept.sum())
+
+    def _begin_chunks(self, name: str, lengths: list[int]) -> None:
+        """Find where chunks may begin, and where the latest of each series does, in series of so many moves."""
+        of_series = self._starts(lengths)
         self.starts = torch.cat(of_series)
         self.latest = torch.cat([begins[-1:] for begins in of_series])
-        self.days = int(kept.sum())
+        if not len(self.starts):
+            # the first block has no move, and the last no outcome
+            raise FitError(
+                f"{name}: expected a series of {SETTLED + self.config.chunk + 2} blocks or more in {self.part}, got "
+                f"{[1 + moves for moves in lengths]}. Give more history, or make split.validation and split.test "
+                "smaller"
+            )
 
     def _starts(self, lengths: list[int]) -> list[Tensor]:
         """List the days of each series at which a chunk may begin, in the order of time."""

@@ -165,6 +165,7 @@ def _linear(r: Request) -> Forecaster:
     seen = r.panel.before(r.split.validation_end_time)
     ticks, _ = blank.ticks(observed_by(blank, seen), blank.init_state(len(seen.names))["price"])
     targets = torch.from_numpy(outcomes(seen, r.transform, r.config.horizon))
+    targets[ticks.held.all(2)] = float("nan")  # beside poison there is nothing to forecast from
     core = fit_linear(ticks, targets, shape, config)
     return Forecaster(r.name, r.transform, core, r.panel.past_names, names).eval()
 
@@ -188,6 +189,8 @@ def _mixed(r: Request) -> tuple[Forecaster, Forecaster]:
             raise ConfigError(f"fit.ensemble.mix: {unknown('member', name, set(KINDS) - {'ensemble', 'mix'})}")
     requests = [_of_member(r, name, k, r.config) for k, name in enumerate(settings.mix)]
     members = [KINDS[one.name](one) for one in requests]
+    for side in ("past", "future"):  # of all of them, whatever weights they will get
+        _common(side, members)
     if _close(r) and (before := _ensemble_before(r)):
         kept = {core.kind: float(w) for core, w in zip(before.members, before.weights, strict=True)}
         whole = _together(r, members, np.array([kept.get(one.name, 0.0) for one in requests]))
@@ -260,22 +263,29 @@ def _before(r: Request, name: str, k: int) -> Forecaster | None:
     return Forecaster(name, r.start.transform, core, *names)
 
 
-def _common(side: str, names: list[tuple[str, ...]]) -> tuple[str, ...]:
-    """Give the covariates that all members read who read any."""
-    read = {of_member for of_member in names if of_member}
-    if len(read) > 1:
+def _common(side: str, members: list[Forecaster]) -> tuple[str, ...]:
+    """Give the covariates that all members read who read any.
+
+    Raises
+    ------
+    ConfigError
+        Two members read others, as a network and a kind that reads the calendar by itself.
+    """
+    read = {m.name: names for m in members if (names := getattr(m, f"{side}_names"))}
+    if len(set(read.values())) > 1:
+        told = ", ".join(f"{name} with {list(names)}" for name, names in read.items())
         raise ConfigError(
-            f"fit.ensemble.mix: expected members that read the same {side} covariates, or none, got "
-            f"{sorted(map(list, read))}. Leave out a kind that reads its own"
+            f"fit.ensemble.mix: expected members that read the same {side} covariates, or none, got {told}. Leave out "
+            "a kind that reads its own"
         )
-    return next(iter(read), ())
+    return next(iter(read.values()), ())
 
 
 def _together(r: Request, members: list[Forecaster], weights: NDArray[np.float64]) -> Forecaster:
     """Make one forecaster of the members that have a weight."""
     counted = [(m, w) for m, w in zip(members, weights, strict=True) if w > 0]
     core = Ensemble(r.name, [m.core for m, _ in counted], torch.tensor([w for _, w in counted]))
-    names = [_common(side, [getattr(m, f"{side}_names") for m, _ in counted]) for side in ("past", "future")]
+    names = [_common(side, [m for m, _ in counted]) for side in ("past", "future")]
     return Forecaster(r.name, r.transform, core, *names).eval()
 
 

@@ -114,6 +114,15 @@ def _check_known(name: str, values: NDArray[np.float32]) -> None:
         )
 
 
+def sound(panel: Panel) -> NDArray[np.bool_]:
+    """Mark the moments [N, T] beside which every covariate is a number; the others are held, and show a fit nothing."""
+    marked = np.ones(panel.time.shape, bool)
+    for beside in (panel.past, panel.future):
+        if beside.size:
+            marked &= np.isfinite(beside).all(axis=tuple(range(2, beside.ndim)))
+    return marked
+
+
 def observed_by(forecaster: Shell[Any], panel: Panel) -> Observation:
     """Give the observations that a model reads: its covariates by name, those of the calendar computed.
 

@@ -145,8 +145,9 @@ def _refuse_non_positive(prices: Panel, config: Config) -> None:
     place = tuple(np.argwhere(bad)[0])
     raise PolicyError(
         f"log transform: expected prices above zero, got {int(bad.sum())} that are not, first {prices.names[place[0]]} "
-        f"at {iso(int(prices.price_time[place]))} = {prices.price[place]}. Set transform to 'asinh', or "
-        "ingest.non_positive to 'drop'"
+        f"at {iso(int(prices.price_time[place]))} = {prices.price[place]}. Set transform to 'asinh', leave the series "
+        f"out (leave_out = [{prices.names[place[0]]!r}]), or ingest into a new data folder with "
+        "ingest.policy.non_positive = 'drop': rows that are in the store stay there"
     )
 
 

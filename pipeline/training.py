@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ from models.classifier import Classifier
 from models.core import initial_state
 from models.decoder import columns_of_prices
 from models.diurnal import SLOT, factor_table
-from models.errors import ConfigError, FitError
+from models.errors import ConfigError, DataError, FitError
 from models.forecaster import Forecaster
 from models.network import Network, NetworkConfig
 from models.observation import Observation, State
@@ -40,7 +41,7 @@ from models.transforms import Transform
 from pipeline.calendar_features import calendar
 from pipeline.clock import span
 from pipeline.labels import Labels
-from pipeline.moves import move_times, moves, observed_by, outcomes, typical_move
+from pipeline.moves import known_ahead, known_beside, move_times, moves, observed_by, outcomes, sound, typical_move
 from pipeline.threads import cpu_threads
 from pipeline.windows import Lanes, Panel, Split, lanes
 
@@ -209,7 +210,7 @@ class Training:
     Raises
     ------
     ConfigError
-        `start` is a network of another shape.
+        `start` is a network of another shape, or was fitted with other covariates.
     """
 
     def __init__(
@@ -239,7 +240,7 @@ class Training:
             core = Network(kind, network, unit=unit, columns=columns, classes=classes, **shape)
         _fit_covariates(core, panel, split.train_end_time)
         if start is not None:
-            _begin_at(start, core)
+            _begin_at(start, core, panel)
         self.core = core.to(self.device)
         if network.diurnal and labels:
             raise ConfigError(
@@ -436,17 +437,34 @@ class Training:
         train = self._lane(series, train_rows, counted, layout)
         one_each = lanes(validation_rows.sum(1), 1)
         validation = self._lane(series, validation_rows, validation_origins.astype(np.float32), one_each)
-        counts = [int(x.weight.count_nonzero()) for x in (train, validation)]
-        if not all(counts):
-            raise FitError(
-                f"training {self.model.name}: expected origins in train and validation, got {counts[0]} "
-                f"and {counts[1]}. Give more data or larger splits"
-            )
+        if not counted.any():
+            self._check_recency(seen, train_origins, split.train_end_time)
+        self._check_counts(*(int(x.weight.count_nonzero()) for x in (train, validation)))
         scored = (validation_rows & validation_origins)[..., None, None] & np.isfinite(series["targets"].numpy())
         self.log_unit = float(np.broadcast_to(log_unit, scored.shape)[scored].mean())
         last_lane = np.full(len(panel.names), -1)
         last_lane[layout.series] = np.arange(len(layout.series))
         return train, validation, layout, last_lane[one_each.series]
+
+    def _check_recency(self, panel: Panel, origins: np.ndarray, end: int) -> None:
+        """Refuse a half-life so short that no origin [N, T] of the train split has a weight."""
+        if origins.any():
+            age = timedelta(microseconds=int(end - panel.time[origins].max()))
+            raise FitError(
+                f"training {self.model.name}: fit.training.half_life = {self.config.half_life!r} is too short: the "
+                f"youngest of {int(origins.sum())} origins lies {age} before the end of train and counts nothing. "
+                "Give a longer one, or leave it out"
+            )
+
+    def _check_counts(self, train: int, validation: int) -> None:
+        """Refuse a split without a target to train on, or without one to choose the epoch by."""
+        if not (train and validation):
+            ahead = "label" if self.labels else "fit.horizon"
+            raise FitError(
+                f"training {self.model.name}: expected origins in train and in validation whose {self.core.horizon} "
+                f"steps ahead ({ahead}) end in the same part, got {train} and {validation} targets. Look less far "
+                "ahead, or give more data or larger splits"
+            )
 
     @torch.no_grad()
     def _series_tensors(self, panel: Panel) -> dict[str, Tensor]:
@@ -521,33 +539,83 @@ def _recency(panel: Panel, end: int, half_life: int | None) -> np.ndarray:
 
 
 def _fit_covariates(core: Network, panel: Panel, until: int) -> None:
-    """Fit the constants of the covariates on what stood beside the prices published before a moment."""
-    rows = panel.published & (panel.time < until)
+    """Fit the constants of the covariates on what stood beside the prices published before a moment.
+
+    Raises
+    ------
+    DataError
+        A covariate has no value at all, or beside no price before the moment all are numbers.
+    """
+    past, future = known_beside(panel, panel.past_names), known_ahead(panel, panel.future_names, core.horizon)
+    rows = panel.published & (panel.time < until) & sound(panel)
+    if not rows.any():
+        raise DataError(
+            f"covariates past = {list(panel.past_names)} and ahead = {list(panel.future_names)}: expected prices "
+            "before the end of train beside which all are numbers, got none: one or another is always NaN or infinite. "
+            "Ingest their values, or take one out of past and ahead"
+        )
     if panel.past_names:
-        core.inputs.fit_covariates("past", torch.from_numpy(panel.past[rows]))
+        core.inputs.fit_covariates("past", torch.from_numpy(past[rows]))
     if panel.future_names:
-        core.inputs.fit_covariates("future", torch.from_numpy(panel.future[rows]).flatten(0, 1))
+        core.inputs.fit_covariates("future", torch.from_numpy(future[rows]).flatten(0, 1))
 
 
 def _season(core: Network, panel: Panel, transform: Transform, until: int) -> Seasonal:
-    """Put a network inside the factors of the hour of the week, fitted on the moves before a moment."""
-    ends = move_times(panel, transform, until)
-    slots = [calendar((SLOT,), time)[:, 0].astype(np.int64) for time in ends]
-    named = zip(moves(panel, transform, until), slots, strict=True)
-    if panel.block > 1 or any(not len(slot) for slot in slots):
+    """Put a network inside the factors of the hour of the week, fitted on the moves before a moment.
+
+    Raises
+    ------
+    ConfigError
+        The hour of the week is a covariate of the panel as well.
+    FitError
+        Prices come in blocks, a series has no move before the moment, or all its moves end in one hour of the day.
+    """
+    _hour_is_free(panel)
+    if panel.block > 1:
         raise FitError(
-            "fit.network.diurnal: expected prices within the day that come one by one, and moves of every series "
-            f"before the end of train, got blocks of {panel.block} and {[len(slot) for slot in slots]} moves. "
+            f"fit.network.diurnal: expected prices within the day that come one by one, got blocks of {panel.block}. "
             "Set it to false"
         )
-    return Seasonal(core, factor_table(*zip(*named, strict=True)))
+    slots = [calendar((SLOT,), time)[:, 0].astype(np.int64) for time in move_times(panel, transform, until)]
+    for row, slot in enumerate(slots, 1):
+        if not len(slot):
+            raise FitError(
+                f"fit.network.diurnal: series row {row} has no move before the end of train; expected one at least in "
+                "every series. Leave the series out, or set fit.network.diurnal to false",
+                row=row,
+            )
+    return Seasonal(core, factor_table(moves(panel, transform, until), slots))
 
 
-def _begin_at(start: Forecaster, core: Network) -> None:
-    """Take the weights and constants of a network that was fitted before."""
+def _hour_is_free(panel: Panel) -> None:
+    """Refuse the covariate that a season puts behind those of the panel: a model reads each name once."""
+    for side, names in (("past", panel.past_names), ("ahead", panel.future_names)):
+        if SLOT in names:
+            raise ConfigError(
+                f"{side}: expected no {SLOT} beside fit.network.diurnal, which reads it by itself, got "
+                f"{list(names)}. Leave {SLOT} out of {side}"
+            )
+
+
+def _begin_at(start: Forecaster, core: Network, panel: Panel) -> None:
+    """Take the weights and constants of a network that was fitted before, on the covariates of the panel.
+
+    Raises
+    ------
+    ConfigError
+        It was fitted with other covariates or in another order, or is of another shape.
+    """
     before: Any = start.core
     while not isinstance(before, Network) and hasattr(before, "core"):  # inside its calibration or its season
         before = before.core
+    fitted = start.past_names[: before.past], start.future_names[: before.future]  # a season's hour stands behind them
+    given = panel.past_names, panel.future_names
+    if fitted != given:
+        told, got = (f"past = {list(past)} and ahead = {list(ahead)}" for past, ahead in (fitted, given))
+        raise ConfigError(
+            f"warm start: expected the covariates with which {start.name} was fitted, {told}, got {got}. Name those in "
+            "the settings, in this order, or set backtest.start to 'scratch'"
+        )
     try:
         core.load_state_dict(before.state_dict())
     except RuntimeError as error:

@@ -211,6 +211,14 @@ def test_a_model_of_one_price_refuses_blocks() -> None:
         fit("garch", BLOCKS, SPLIT, LogReturn(), CONFIG)
 
 
+@pytest.mark.parametrize("name", ["garch", "egarch", "har", "garch_diurnal"])
+def test_blocks_are_refused_as_blocks_however_few(name: str) -> None:
+    """A history too short for one price as well is not told to leave series out, which would help nothing."""
+    few = panel(*quarters(60), block=M)
+    with pytest.raises(FitError, match=f"one price a moment, got blocks of 4.*leave {name} out of the models"):
+        fit(name, few, split(few, SplitConfig()), LogReturn(), CONFIG)
+
+
 def test_axes_in_the_wrong_order_are_named() -> None:
     """Prices [series, block, time] are refused with the axes that are expected."""
     model = fit("last_value", BLOCKS, SPLIT, LogReturn(), CONFIG)

@@ -109,5 +109,15 @@ def test_a_validation_split_without_outcomes_is_refused() -> None:
     """A validation split of holes alone is refused with what to do."""
     hole = (PANEL.time >= SPLIT.train_end_time) & (PANEL.time < SPLIT.validation_end_time)
     holes = replace(PANEL, mask=PANEL.mask & ~hole[..., None], price=np.where(hole[..., None], np.nan, PANEL.price))
-    with pytest.raises(FitError, match=r"got \[0\]. Give more data or a larger validation split"):
+    with pytest.raises(FitError, match=r"got none from step 1 on\..* give more data or a larger validation split"):
         calibrated(too_wide(), holes, SPLIT, ConformalConfig())
+
+
+def test_a_horizon_beyond_the_data_is_told_from_which_step_on() -> None:
+    """The first step that no validation origin reaches is named, and the setting, whatever the number of steps."""
+    seen = PANEL.before(SPLIT.validation_end_time)
+    first = next(s for s in range(1, 900) if not SPLIT.origins(seen, "validation", s).any())
+    said = rf"every step of fit\.horizon = 900, got none from step {first} on\. Lower fit\.horizon"
+    with pytest.raises(FitError, match=said) as caught:
+        calibrated(too_wide(900), PANEL, SPLIT, ConformalConfig())
+    assert len(str(caught.value)) < 300

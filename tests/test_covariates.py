@@ -28,6 +28,7 @@ from pipeline.backtest import walk_forward, walk_session_forward
 from pipeline.config import Config
 from pipeline.covariates import exactly, with_covariates
 from pipeline.export import Provenance, export
+from pipeline.fitting import FitConfig, fit
 from pipeline.moves import observations, observed_by
 from pipeline.prices import KEY, SCHEMA, PriceStore
 from pipeline.training import Training, TrainingConfig, fit_network
@@ -233,6 +234,15 @@ def test_a_covariate_that_begins_after_train_is_refused(tmp_path: Path) -> None:
         covered(store, past=("load",), until=int(panel_of(store).time[0, 3]))
 
 
+def test_a_covariate_beyond_float32_is_refused_by_series_and_time(tmp_path: Path) -> None:
+    """A number that would become infinite is named with its place, and with what can be done."""
+    load = [(s, t, t, 1e39 if (s, t) == ("b", 3) else 1.0) for s in "ab" for t in range(6)]
+    store = store_of(tmp_path, [*published("a", 6), *published("b", 6)], load=load)
+    said = r"'load': expected values up to 3\.4e\+38.* got 1 beyond, first b at 2024-01-01T03:00:00\+00:00 = 1e\+39"
+    with pytest.raises(DataError, match=said):
+        covered(store, past=("load",))
+
+
 def test_a_covariate_named_twice_is_refused() -> None:
     """A list of covariates holds each once."""
     with pytest.raises(ConfigError, match="ahead: expected each covariate once"):
@@ -264,11 +274,14 @@ def driven(*, known: str = "ahead", horizon: int = 1) -> tuple[Panel, Split]:
     return replace(prices, future_names=("drive",), future=ahead), split(prices, SplitConfig())
 
 
-def trained(prices: Panel, parts: Split, *, epochs: int = 4, horizon: int = 1) -> Forecaster:
+def trained(
+    prices: Panel, parts: Split, *, epochs: int = 4, horizon: int = 1, start: Forecaster | None = None
+) -> Forecaster:
     """Train a small network."""
     config = TrainingConfig(epochs=epochs, lanes=16, device="cpu", learning_rate=1e-2)
     network = NetworkConfig(hidden=8)
-    return fit_network(Training("gru", prices, parts, LogReturn(), network=network, config=config, horizon=horizon))
+    shape = {"network": network, "config": config, "horizon": horizon}
+    return fit_network(Training("gru", prices, parts, LogReturn(), start=start, **shape))
 
 
 def plain(prices: Panel) -> Panel:
@@ -373,6 +386,54 @@ def test_a_covariate_without_a_value_is_refused_by_name() -> None:
         observed_by(forecaster, empty)
     empty.future[0, 7] = 1.0
     assert observed_by(forecaster, empty).future[0, 7].item() == 1
+
+
+@pytest.mark.parametrize("names", [(), ("other",), ("drive", "other")], ids=str)
+def test_a_warm_start_with_other_covariates_names_both(names: tuple[str, ...]) -> None:
+    """Fewer, more or another than those of the fit before are told beside them, also where the shape is the same."""
+    prices, parts = driven()
+    start = trained(prices, parts, epochs=1)
+    beside = np.concatenate([prices.future] * len(names), -1) if names else prices.future[..., :0]
+    with pytest.raises(ConfigError, match=r"gru was fitted, past = \[\] and ahead = \['drive'\], got") as caught:
+        trained(replace(prices, future_names=names, future=beside), parts, epochs=1, start=start)
+    assert f"got past = [] and ahead = {list(names)}. Name those" in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("known", ["past", "ahead"])
+@pytest.mark.parametrize("name", ["gru", "arx", "lear"])
+def test_moments_without_a_number_are_left_out_of_a_fit(name: str, known: str, poison: float) -> None:
+    """Poison at the beginning, in train and in validation: weights and forecasts of other moments stay finite."""
+    prices, parts = driven(known=known)
+    side = "past" if known == "past" else "future"
+    beside = np.array(getattr(prices, side))
+    for start in (3, 700, 1100):
+        beside[0, start : start + 4] = poison
+    poisoned = replace(prices, **{side: beside})
+    config = FitConfig(network=NetworkConfig(hidden=4), training=TrainingConfig(lanes=16, epochs=2, device="cpu"))
+    fitted = fit(name, poisoned, parts, LogReturn(), config)
+    assert np.isfinite(walk_forward(fitted, poisoned, parts.origins(poisoned, "test")).quantile).all()
+
+
+def test_a_network_standardises_by_the_moments_with_numbers() -> None:
+    """Center and unit are the mean and deviation of the train rows that are left."""
+    prices, parts = driven(known="past")
+    beside = prices.past.copy()
+    beside[0, 500:510] = np.nan
+    rows = beside[prices.time < parts.train_end_time].astype(np.float64)
+    buffers = dict(trained(replace(prices, past=beside), parts, epochs=1).core.named_buffers())  # type: ignore[attr-defined]
+    assert buffers["inputs.past_center"].item() == pytest.approx(np.nanmean(rows), rel=1e-6)
+    assert buffers["inputs.past_unit"].item() == pytest.approx(np.nanstd(rows), rel=1e-6)
+
+
+def test_covariates_that_are_never_numbers_together_in_train_are_refused() -> None:
+    """Where one or another is always missing before the end of train nothing can be fitted: both are named."""
+    prices, parts = driven(known="past")
+    both = np.concatenate([prices.past, prices.past], -1)
+    both[:, ::2, 0] = both[:, 1::2, 1] = np.nan
+    with pytest.raises(DataError, match=r"past = \['x', 'y'\] .* beside which all are numbers, got none"):
+        trained(replace(prices, past_names=("x", "y"), past=both), parts)
 
 
 def test_a_forecaster_finds_its_covariates_whatever_else_the_panel_has() -> None:

@@ -101,6 +101,15 @@ def test_a_covariate_that_does_not_vary_has_unit_one() -> None:
     assert core.center[1:, 0].tolist() == [7.0, 9.0]
 
 
+def test_a_series_that_has_shown_no_day_is_as_all_are() -> None:
+    """Its center and unit are those of row 0, and no number is missing."""
+    core, x = core_of(), torch.tensor(days()[1][0], dtype=torch.float32)
+    core.fit_covariates([x, x[:0]])
+    assert torch.equal(core.center[2], core.center[0])
+    assert torch.equal(core.unit[2], core.unit[0])
+    assert core.center.isfinite().all()
+
+
 def test_a_network_without_weights_forecasts_the_local_level() -> None:
     """With all weights and biases at zero the median is the level, which is what the output is relative to."""
     _, _, ticks = days()

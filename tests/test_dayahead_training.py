@@ -15,6 +15,7 @@ from models.forecaster import Forecaster
 from models.transforms import fit_transform
 from pipeline.backtest import walk_forward
 from pipeline.dayahead_training import DayAheadTrainingConfig, fit_dayahead
+from pipeline.fitting import FitConfig, fit
 from pipeline.windows import Panel, Split, panel
 
 BLOCK, NOISE = 4, 0.5
@@ -120,9 +121,30 @@ def test_a_start_of_another_shape_is_refused() -> None:
 
 
 def test_too_short_a_history_is_refused() -> None:
-    """Fewer days than the features look back are named with how many are needed."""
-    with pytest.raises(FitError, match="expected a series of 48 blocks"):
-        fitted(days_of(60), 45)
+    """Fewer days than the features look back are named with how many are needed, without a warning; so many suffice."""
+    for until in (48, 10, 2):
+        with pytest.raises(
+            FitError, match=rf"expected a series of 49 blocks .* in train and validation, got \[{until}\]"
+        ):
+            fitted(days_of(60), until)
+    assert all(p.isfinite().all() for p in fitted(days_of(60), 49, epochs=1).core.parameters())  # type: ignore[attr-defined]
+
+
+def test_a_train_split_too_short_for_the_twin_is_told_as_such() -> None:
+    """Where train and validation would do, what the calibration needs of train alone is said."""
+    config = FitConfig(dayahead=SHAPE, dayahead_training=SHORT)
+    days = days_of(100)
+    transform = fit_transform("asinh", [days.price[0, :48].ravel()])
+    with pytest.raises(FitError, match=r"49 blocks or more in train alone, .* calibrate the quantiles, got \[48\]"):
+        fit("dayahead", days, Split(train_end_time=48 * DAY, validation_end_time=90 * DAY), transform, config)
+
+
+def test_without_covariates_of_its_own_it_reads_the_weekday() -> None:
+    """A panel without any is fitted without a warning, and every weight is a number."""
+    days = days_of(120)
+    made = fitted(replace(days, future_names=(), future=days.future[..., :0]), 110)
+    assert made.future_names == ("@weekday",)
+    assert all(p.isfinite().all() for p in made.core.parameters())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

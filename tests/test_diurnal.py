@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from models.core import Tick, initial_state
-from models.diurnal import HOURS, LEAST_FACTOR, SLOTS, Diurnal, factors_of, fit_diurnal
+from models.diurnal import HOURS, LEAST_FACTOR, SLOTS, Diurnal, factor_table, factors_of, fit_diurnal
 from models.errors import FitError
 from models.garch import Garch
 
@@ -121,6 +121,14 @@ def test_quiet_hours_keep_a_factor() -> None:
     factor = factors_of(np.where(slot % HOURS == 3, 0.0, r), slot, 1)
     assert (factor > LEAST_FACTOR / 3).all()
     assert factor[3] < 0.1
+
+
+def test_a_series_that_stands_still_has_factors_of_one_and_no_say_in_those_of_others() -> None:
+    """Beside series that move, one that does not has no hours, and leaves the row of series never seen as it was."""
+    (one, slot), (two, _) = simulate(5, 10), simulate(5, 11)
+    table = factor_table([one, np.zeros(len(slot)), two], [slot, slot, slot])
+    assert (table[2] == 1).all()
+    assert torch.equal(table[[0, 1, 3]], factor_table([one, two], [slot, slot]))
 
 
 def test_the_adjusted_garch_is_more_likely_out_of_sample() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from panels import DAY, garbage_from, market
+from test_covariates import driven
 from test_dayahead_training import SHAPE, days_of
 from test_training import differ, weights
 
@@ -17,6 +18,7 @@ from models.conformal import ConformalConfig
 from models.ensemble import Ensemble, EnsembleConfig
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster
+from models.linear import LearConfig
 from models.network import NetworkConfig
 from models.transforms import LogReturn, fit_transform
 from pipeline.backtest import walk_forward
@@ -190,6 +192,15 @@ def test_members_must_be_there(name: str, settings: EnsembleConfig, message: str
     """A member that is no kind, or an ensemble itself, is named with those that there are."""
     with pytest.raises(ConfigError, match=message):
         fit(name, PANEL, SPLIT, LogReturn(), replace(CONFIG, ensemble=settings))
+
+
+def test_members_that_read_other_covariates_are_refused_whatever_they_would_count() -> None:
+    """Each is told with what it reads, also where one is so poor that it would get no weight and be left out."""
+    known, parts = driven()
+    poor = LearConfig(windows=(30,))
+    config = replace(CONFIG, horizon=1, lear=poor, ensemble=EnsembleConfig(mix=("arx", "lear")))
+    with pytest.raises(ConfigError, match=r"arx with \['drive'\], lear with \['drive', '@weekday'\]"):
+        fit("mix", known, parts, LogReturn(), config)
 
 
 DAYS = days_of(300)

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from panels import DAY, garbage_from, panel_of
+from test_dayahead_training import days_of
 from test_diurnal import pattern, ticks, weeks_of
 
 from models.core import initial_state
-from models.diurnal import SLOTS
-from models.errors import FitError
+from models.diurnal import SLOT, SLOTS
+from models.errors import ConfigError, FitError
 from models.network import Network, NetworkConfig
 from models.seasonal import Seasonal
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward
+from pipeline.fitting import FitConfig, fit
 from pipeline.metrics import crps
 from pipeline.significance import diebold_mariano
 from pipeline.training import Training, TrainingConfig, fit_network
@@ -92,6 +94,15 @@ def test_factors_are_of_the_train_split() -> None:
     assert torch.equal(clean.train.targets, after.train.targets)
 
 
+def test_one_still_series_does_not_stop_the_others() -> None:
+    """Beside a series that moves, one that stands still is trained on to losses that are numbers."""
+    prices, split = hourly()
+    price = prices.price.copy()
+    price[1] = 100.0
+    records = list(trained(replace(prices, price=price), split, diurnal=True))
+    assert all(np.isfinite([r.train_loss, r.validation_loss]).all() for r in records)
+
+
 def test_a_warm_start_takes_the_network_out_of_its_season() -> None:
     """A fit that begins at a fitted network with factors begins at its weights."""
     prices, split = hourly()
@@ -107,3 +118,34 @@ def test_daily_prices_have_no_hours() -> None:
     prices = panel_of([rng.normal(size=300) * 0.01])
     with pytest.raises(FitError, match=r"all moves of series row 1 end in hour 0 of the day.*diurnal at false"):
         trained(prices, Split(train_end_time=200 * DAY, validation_end_time=250 * DAY), diurnal=True)
+
+
+def test_a_series_without_a_move_in_train_is_refused_by_name() -> None:
+    """One that has a single price before the end of train is named, with how it is left out."""
+    prices, split = hourly()
+    mask = prices.mask.copy()
+    mask[1, 1 : 45 * SLOTS] = False
+    late = replace(prices, mask=mask, price=np.where(mask, prices.price, np.nan))
+    config = FitConfig(network=NetworkConfig(hidden=6, diurnal=True), training=CONFIG)
+    with pytest.raises(FitError, match=r"S1: .*row 2 has no move before the end of train.*leave_out = \['S1'\]"):
+        fit("gru", late, split, LogReturn(), config)
+
+
+def test_blocks_have_no_hours() -> None:
+    """Prices that are published together are refused as blocks, and not for a want of moves."""
+    blocks = days_of(200)
+    with pytest.raises(FitError, match=r"one by one, got blocks of 4\. Set it to false"):
+        trained(blocks, Split(train_end_time=100 * DAY, validation_end_time=150 * DAY), diurnal=True)
+
+
+@pytest.mark.parametrize("side", ["past", "ahead"])
+def test_the_hour_of_the_week_is_read_once(side: str) -> None:
+    """Beside the factors it is refused among the covariates, with the list from which it is to be left out."""
+    prices, split = hourly()
+    hour = np.zeros((*prices.time.shape, 1), np.float32)
+    twice = {
+        "past": replace(prices, past_names=(SLOT,), past=hour),
+        "ahead": replace(prices, future_names=(SLOT,), future=hour[:, :, None]),
+    }
+    with pytest.raises(ConfigError, match=f"Leave @hour_of_week out of {side}"):
+        trained(twice[side], split, diurnal=True)

@@ -433,6 +433,19 @@ def test_a_loss_that_is_no_number_is_refused() -> None:
         fit_network(begin(config=replace(CONFIG, learning_rate=1e25, clip=1e25)))
 
 
+@pytest.mark.parametrize(("horizon", "counts"), [(60, r"\d+ and 0"), (300, "0 and 0")])
+def test_a_horizon_without_origins_is_named(horizon: int, counts: str) -> None:
+    """Where no origin has all its targets in one part, the number of steps and their setting are said."""
+    with pytest.raises(FitError, match=rf"{horizon} steps ahead \(fit\.horizon\).*got {counts} targets"):
+        begin(horizon=horizon)
+
+
+def test_a_half_life_under_which_nothing_counts_is_named() -> None:
+    """Weights that all come out as zero are the fault of the half-life, and not of the splits."""
+    with pytest.raises(FitError, match=r"half_life = '1s' is too short: the youngest of \d+ origins lies \d+ days"):
+        begin(config=replace(CONFIG, half_life="1s"))
+
+
 def test_prices_that_never_vary_are_refused() -> None:
     """A panel of constant prices raises FitError before any training."""
     still = replace(PANEL, price=np.where(PANEL.mask, 100.0, np.nan))
