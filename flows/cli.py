@@ -337,9 +337,11 @@ def scenarios(
     from flows.screen import Screen, told_scenarios
 
     chosen = settled(config, settings, folder)
+    from pipeline import figures
     from pipeline import scenarios as sampling
 
     sampling.check_out(out)
+    figures.check_file(plot)
     with Screen(console(as_json)) as screen:
         screen.begins(f"drawing {paths:,} paths a series from {start}")
         drawn = sampling.scenarios(

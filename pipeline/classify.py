@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from models import checkpoint
 from models.class_head import LabellingConfig
 from models.classifier import Classifier
-from models.errors import ConfigError
-from models.network import Network
+from models.errors import ConfigError, DataError, unknown
+from models.network import LABELLERS, Network
 from models.observation import between
 from pipeline import settings, steps
 from pipeline.classification import Indices, Matrix, Reliability, class_scores, log_losses, reliability
+from pipeline.compare import ORIGINS_PER_STEP, CompareConfig
 from pipeline.config import Config
-from pipeline.covariates import exactly
+from pipeline.covariates import WHERE_FROM, columns, exactly
 from pipeline.export import Provenance, export
 from pipeline.fitting import FitConfig
 from pipeline.labels import Labels, direction, given, volatility
@@ -57,7 +58,7 @@ class Question:
     target : str
         `direction`, `volatility`, or a column of the store that holds labels.
     cell : str
-        Kind of the network.
+        Kind of the network, one of `LABELLERS`.
     pooling : {"last", "attention"}
         What a label is read from.
     bidirectional : bool
@@ -79,6 +80,8 @@ class Question:
     regimes: int = 2
 
     def __post_init__(self) -> None:
+        if self.cell not in LABELLERS:
+            raise ConfigError(f"cell: {unknown('network that labels', self.cell, LABELLERS)}")
         for name, low in (("steps", 1), ("window", 2)):
             if not low <= getattr(self, name) <= 1000:
                 raise ConfigError(f"{name}: expected {low} to 1000 observations, got {getattr(self, name)}")
@@ -148,10 +151,14 @@ def classify(
     ------
     ConfigError
         The target is neither `direction` nor `volatility`, nor a column of the store.
+    DataError
+        The network would be tested on fewer origins than `compare` asks for.
     """
     if not PriceStore(config.folder / "prices").prices.exists():
         steps.ingest(config)
     data, labels, present = _labelled(config, question)
+    if not question.bidirectional:
+        _refuse_few(data, labels, config.compare)
     classifier = fitted(data, labels, question, config.fit, on_epoch)
     held = _held(classifier, data.panel, data.split, labels, present)
     scores = {name: class_scores(p, held.happened) for name, p in held.probability.items()}
@@ -264,17 +271,34 @@ def _labelled(config: Config, question: Question) -> tuple[Data, Labels, Labels 
         data = steps.load(config)
         shape = {"window": question.window, "regimes": question.regimes}
         return data, *volatility(data.panel, data.transform, data.split, **shape)
+    store = PriceStore(config.folder / "prices")
+    if question.target not in (held := columns(store)):
+        raise ConfigError(f"{unknown('target', question.target, ('direction', 'volatility', *held))}. {WHERE_FROM}")
     read = {side: tuple(n for n in getattr(config, side) if n != question.target) for side in ("past", "ahead")}
     data = steps.load(replace(config, **read))
-    store = PriceStore(config.folder / "prices")
     value = exactly(data.panel, store, question.target, known_at=config.known_at_time)
     return data, given(data.panel, question.target, value), None
 
 
+def _test_origins(panel: Panel, split: Split, labels: Labels) -> NDArray[np.bool_]:
+    """Mark the labelled origins of the test split, [N, T]."""
+    return split.origins(panel, "test", labels.steps) & (labels.index >= 0)
+
+
+def _refuse_few(data: Data, labels: Labels, config: CompareConfig) -> None:
+    """Refuse a test over fewer times than one of forecasts needs."""
+    came = len(np.unique(data.panel.time[_test_origins(data.panel, data.split, labels)]))
+    needed = max(config.min_origins, ORIGINS_PER_STEP * labels.steps)
+    if came < needed:
+        raise DataError(
+            f"a test of labels {labels.steps} observations ahead needs at least {needed} origin times in the test "
+            f"split; came {came}. Make split.test larger, give more history, or look less far ahead (steps, window)"
+        )
+
+
 def _held(classifier: Classifier, panel: Panel, split: Split, labels: Labels, present: Labels | None) -> Held:
     """Put the network's probabilities beside those of the references, on the test origins in order of time."""
-    train, test = (split.origins(panel, part, labels.steps) for part in ("train", "test"))
-    test &= labels.index >= 0
+    train, test = split.origins(panel, "train", labels.steps), _test_origins(panel, split, labels)
     order = np.argsort(panel.time[test], kind="stable")
     happened = labels.index[test][order]
     probability = {"network": probabilities(classifier, panel)[test][order]}

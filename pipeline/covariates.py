@@ -41,6 +41,9 @@ from pipeline.windows import Panel
 
 Due = Literal["origin", "target"]
 
+WHERE_FROM = "Ingest columns beside the price with ingest.columns.values, or the source epf"
+"""What to do where a column is not there."""
+
 _NEVER = np.iinfo(np.int64).min
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -175,14 +178,18 @@ def _per_price(names: tuple[str, ...], block: int) -> tuple[str, ...]:
     return tuple(chain.from_iterable(wide))
 
 
+def columns(store: PriceStore) -> list[str]:
+    """Name the columns that the store holds beside its prices."""
+    held = store.covariates
+    return [c for c in held.scan().collect_schema().names() if c not in KEY] if held.exists() else []
+
+
 def _vintages(panel: Panel, store: PriceStore, wanted: tuple[str, ...], known_at: datetime | None) -> pl.DataFrame:
     """Read every vintage of the panel's series, sorted by `KEY`."""
-    held = store.covariates
-    columns = [c for c in held.scan().collect_schema().names() if c not in KEY] if held.exists() else []
+    held, known = store.covariates, columns(store)
     for name in wanted:
-        if name not in columns:
-            where = "Ingest columns beside the price with ingest.columns.values, or the source epf"
-            raise ConfigError(f"past, ahead: {unknown('covariate', name, columns)}. {where}")
+        if name not in known:
+            raise ConfigError(f"past, ahead: {unknown('covariate', name, known)}. {WHERE_FROM}")
     rows = held.vintages(sorted(set(panel.names).intersection(held.series()["series_id"]))).select(*KEY, *wanted)
     return rows if known_at is None else rows.filter(pl.col("available_time") <= known_at)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.errors import ComparisonError, unknown
+from models.errors import ComparisonError, ConfigError, unknown
 from models.observation import LEVELS
 from pipeline.alignment import aligned
 from pipeline.drawing import (
@@ -273,9 +273,26 @@ def path_fans(title: str, names: Sequence[str], past: Sequence[np.ndarray], path
     return figure
 
 
+def check_file(path: Path | None) -> None:
+    """Refuse a file for a figure whose suffix names no format of pictures, before anything is computed."""
+    if path is None:
+        return
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    formats = [f".{name}" for name in FigureCanvasBase.get_supported_filetypes()]
+    if path.suffix.lower() not in formats:
+        raise ConfigError(f"{path}: {unknown('format of a picture', path.suffix, formats)}")
+
+
 def save(figure: Figure, path: str | Path) -> Path:
-    """Write the figure in the format of the suffix of `path` (png, svg, pdf), make its folder; give the path."""
-    path = Path(path)
+    """Write the figure in the format of the suffix of `path`, such as png, svg or pdf; make its folder; give the path.
+
+    Raises
+    ------
+    ConfigError
+        The suffix names no format of pictures.
+    """
+    check_file(path := Path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     literal(figure).savefig(path, dpi=130)
     return path

@@ -96,9 +96,9 @@ def check(store: PriceStore, series: Sequence[str] | None, config: IngestConfig)
 
 def plot(store: PriceStore, choice: Choice, config: IngestConfig, out: Path) -> Path:
     """Draw one series with what the checks find marked; `out` is a picture, or a folder for one."""
-    rows = prices(store, choice).drop_nulls("price")
     (name,) = choice.series or ("",)
-    path = out if out.suffix else out / f"{_FILE.sub('_', name)}.png"
+    figures.check_file(path := out if out.suffix else out / f"{_FILE.sub('_', name)}.png")
+    rows = prices(store, choice).drop_nulls("price")
     time, price = rows["time"].to_physical().to_numpy(), rows["price"].to_numpy()
     kind = oddities(rows, jump_scales=config.policy.jump_scales, whole=currencies(rows["series_id"]))["kind"]
     marks = {str(fault): (kind == fault).fill_null(False) for fault in kind.drop_nulls().unique().sort()}
@@ -110,8 +110,8 @@ def plot(store: PriceStore, choice: Choice, config: IngestConfig, out: Path) -> 
 
 def hidden_state(session: Session, store: PriceStore, series: str, out: Path) -> Path:
     """Carry a model over all stored prices of a series and draw its state; `out` is a picture, or a folder for one."""
+    figures.check_file(path := out if out.suffix else out / f"state-{_FILE.sub('_', series)}.png")
     rows = store.read(series)
-    path = out if out.suffix else out / f"state-{_FILE.sub('_', series)}.png"
     walked = state_path(session, series, rows["time"].to_physical().to_numpy(), rows["price"].to_numpy())
     return figures.save(figures.hidden_state(walked), path)
 

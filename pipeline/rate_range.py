@@ -97,12 +97,13 @@ def rate(config: Config, model: str, plot: Path | None = None, note: Callable[[s
     Raises
     ------
     ConfigError
-        The model is no network.
+        The model is no network, or the figure's suffix is none of a picture.
     FitError
         The loss neither fell nor diverged.
     """
     if model not in NETWORKS:
         raise ConfigError(f"rate: {unknown('network', model, NETWORKS)}")
+    figures.check_file(plot)
     data = steps.load(config)
     shape = {"network": config.fit.network, "config": config.fit.training, "horizon": config.fit.horizon}
     training = Training(model, data.panel, data.split, data.transform, **shape)

@@ -289,7 +289,10 @@ def _refuse(session: Session, start: str) -> None:
             "prices and the calendar only. Name another file with --model, or fit one without these covariates"
         )
     if m.block != 1:
-        raise ModelError(f"model {m.name} takes {m.block} prices at once; paths are drawn of single prices here")
+        raise ModelError(
+            f"model {m.name} takes {m.block} prices at once; paths are drawn of single prices here. Name a file of a "
+            "model of single prices with --model, or fit one with block = 1"
+        )
 
 
 def _covariates(session: Session) -> dict[str, Any]:

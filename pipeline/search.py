@@ -55,6 +55,11 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
+        for name, end in (("low", self.low), ("high", self.high)):
+            if isinstance(end, bool) or not isinstance(end, (int, float)):
+                raise ConfigError(f"{name}: expected a number, got {end!r}")
+        if not isinstance(self.log, bool):
+            raise ConfigError(f"log: expected true or false, got {self.log!r}")
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ConfigError(f"expected low < high, and low > 0 where log is true, got {self.low} and {self.high}")
 
@@ -131,7 +136,13 @@ class Searched:
 
 
 def read_space(path: Path) -> Space:
-    """Read a space from TOML: `hidden = { low = 8, high = 64, log = true }`, or a list of values to choose from."""
+    """Read a space from TOML: `hidden = { low = 8, high = 64, log = true }`, or a list of values to choose from.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or a setting has neither ends that are numbers, low before high, nor values.
+    """
     return dict(_declared(settings.read(path), "", path))
 
 
@@ -141,17 +152,26 @@ def _declared(tree: Mapping[str, Any], prefix: str, path: Path) -> Iterator[tupl
         if isinstance(value, list) and value:
             yield name, tuple(tuple(v) if isinstance(v, list) else v for v in value)
         elif isinstance(value, Mapping) and {"low", "high"} <= value.keys() <= {"low", "high", "log"}:
-            yield name, Range(**value)
+            yield name, _range(value, f"{path}: {name}")
         elif isinstance(value, Mapping):
             yield from _declared(value, f"{name}.", path)
         else:
             raise ConfigError(f"{path}: {name}: expected {{ low = .., high = .. }} or a list of values, got {value!r}")
 
 
+def _range(value: Mapping[str, Any], where: str) -> Range:
+    try:
+        return Range(**value)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
 def check_space(space: Space, config: Config, model: str) -> None:
-    """Refuse a space with a setting that is unknown, out of range, or changes what the loss measures."""
+    """Refuse a space of nothing, or with a setting that is unknown, out of range, or changes what the loss measures."""
     if model not in NETWORKS:
         raise ConfigError(f"search: {unknown('network', model, NETWORKS)}")
+    if not space:
+        raise ConfigError("search space: expected at least one setting, got none. Leave it out for the usual one")
     for name, values in space.items():
         if not name.startswith(("fit.network.", "fit.training.")) or name in MEASURES:
             raise ConfigError(
@@ -192,11 +212,12 @@ def search(
     Raises
     ------
     ConfigError
-        The model is no network, or the space is not one of its settings.
+        The model is no network, or the space is empty or not one of its settings.
     FitError
-        No trial came to its end.
+        No trial came to its end; the message has the reason of the last one that failed.
     """
-    space = space or {n: v for n, v in DEFAULT.items() if n != "fit.network.memories" or _head(config, model) == "t"}
+    if space is None:
+        space = {n: v for n, v in DEFAULT.items() if n != "fit.network.memories" or _head(config, model) == "t"}
     check_space(space, config, model)
     data = steps.load(config)
     with _study(config, model, space, data) as study, _recorded(config, model, data, space) as run:
@@ -318,7 +339,9 @@ def _found(config: Config, model: str, space: Space, study: Study, run: Run) -> 
     trials = _ended(study)
     finished = [t for t in trials if t.state == "finished"]
     if not finished:
-        raise FitError(f"search for {model}: none of {len(trials)} trials came to its end. Lower the learning rates")
+        reasons = [t.user_attrs["failed"] for t in study.trials if "failed" in t.user_attrs]
+        told = f". The last that failed: {reasons[-1]}" if reasons else ""
+        raise FitError(f"search for {model}: none of {len(trials)} trials came to its end{told}")
     best = min(finished, key=lambda t: (t.score, t.number))
     importance = _importance(study) if len(finished) >= 4 else {}
     ranges = {name: values.log for name, values in space.items() if isinstance(values, Range)}

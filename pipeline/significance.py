@@ -191,14 +191,17 @@ def _resampled(x: Vector, first: NDArray[np.int64], length: int) -> Vector:
 
 
 def _block_length(values: Sequence[Vector]) -> int:
-    """Choose the length of circular blocks: the largest that one of the series [n] asks for, n^(1/3) to n / 4."""
+    """Choose the length of circular blocks: the largest that one of the series [n] asks for, n^(1/3) to n / 4.
+
+    One that varies by no more than a share `IDENTICAL` of its largest value asks for none: that is rounding.
+    """
     from arch.bootstrap import optimal_block_length
 
     n = len(values[0])
-    varying = [x / np.max(np.abs(x)) for x in values if np.ptp(x) > 0]
+    varying = [x / largest for x in values if np.ptp(x) > IDENTICAL * (largest := np.max(np.abs(x)))]
     with np.errstate(divide="ignore", invalid="ignore"):  # below ten values it divides by no lags at all
         asked = [np.asarray(optimal_block_length(x)["circular"])[0] for x in varying]
-    return int(min(np.ceil(np.nanmax(asked, initial=n ** (1 / 3))), max(1, n // 4)))
+    return int(min(np.ceil(np.fmax.reduce(asked, initial=n ** (1 / 3))), max(1, n // 4)))
 
 
 def model_confidence_set(losses: Mapping[str, Vector]) -> dict[str, float]:

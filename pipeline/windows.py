@@ -163,16 +163,17 @@ def panel(
     Raises
     ------
     DataError
-        If there are no rows, a series occurs in two places, or times do not increase; if blocks do not divide the day,
-        or the prices of a series do not stand at equal distances.
+        If the arrays have not one axis of one length, there are no rows, a series occurs in two places, or times do not
+        increase; if blocks do not divide the day, or the prices of a series do not stand at equal distances.
     """
     series_id, time = np.asarray(series_id), np.asarray(time, np.int64)
     price = np.asarray(price, np.float64)
+    clock = time if clock is None else np.asarray(clock, np.int64)
+    _refuse_shapes(series_id=series_id, time=time, price=price, clock=clock)
     start = _starts(series_id, time)
     names = tuple(str(name) for name in series_id[start])
     dropped, time_OM, price_OM = 0, time[:, None], price[:, None]
     if block > 1:
-        clock = time if clock is None else np.asarray(clock, np.int64)
         ends = np.append(start[1:], len(time))
         parts = [
             _blocks(name, time[a:b], price[a:b], clock[a:b], block)
@@ -202,10 +203,22 @@ def panel(
     )
 
 
+def _refuse_shapes(**arrays: NDArray[Any]) -> None:
+    """Refuse arrays that are not one value a row each."""
+    if len({x.shape for x in arrays.values()}) > 1 or arrays["time"].ndim != 1:
+        came = ", ".join(f"{name} {list(x.shape)}" for name, x in arrays.items())
+        raise DataError(
+            f"a panel needs arrays [R] of one length, a value a row; came {came}. Give a row for each price"
+        )
+
+
 def _starts(series_id: NDArray[Any], time: NDArray[np.int64]) -> NDArray[np.int64]:
     """Find the row at which each series begins, and check the order of the rows."""
     if not len(time):
-        raise DataError("a panel needs prices, but there are no rows")
+        raise DataError(
+            "a panel needs prices, but there are no rows. Ingest prices, or leave fewer series out (leave_out in the "
+            "settings)"
+        )
     change = np.concatenate(([True], series_id[1:] != series_id[:-1]))
     backward = np.flatnonzero(~change[1:] & (np.diff(time) <= 0)) + 1
     if len(backward):
@@ -364,12 +377,13 @@ def split(panel: Panel, config: SplitConfig) -> Split:
     time = panel.time[panel.published]
     at = [int(len(time) * (1 - config.test - config.validation)), int(len(time) * (1 - config.test))]
     if not len(time):
-        raise DataError("a split needs published prices, but all of them are holes")
+        raise DataError("a split needs published prices, but all of them are holes. Ingest prices that have values")
     train_end, validation_end = (int(t) for t in np.partition(time, at)[at])
     if not time.min() < train_end < validation_end:
         raise DataError(
             f"{len(time)} prices at {len(np.unique(time))} distinct times are too few to be cut into train,"
-            f" validation ({config.validation:.0%}) and test ({config.test:.0%})"
+            f" validation ({config.validation:.0%}) and test ({config.test:.0%}). Give more history, or other fractions"
+            " (split in the settings)"
         )
     return Split(train_end_time=train_end, validation_end_time=validation_end)
 

@@ -11,7 +11,7 @@ import torch
 from panels import clustered_moves, garbage_from, market
 
 from models.checkpoint import load_classifier
-from models.errors import ConfigError
+from models.errors import ConfigError, DataError
 from models.network import NetworkConfig
 from models.observation import Observation, at
 from models.transforms import LogReturn
@@ -132,13 +132,36 @@ def test_one_seed_gives_the_same_labels() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_cannot_be_asked_is_refused(config: Config) -> None:
-    """A direction from both sides, a column that is not there, and a window of one move."""
+def test_what_cannot_be_asked_is_refused() -> None:
+    """A direction from both sides, a window of one move, and a network that has no classes, with those that do."""
     with pytest.raises(ConfigError, match="stands in the prices after it"):
         Question(target="direction", bidirectional=True)
     with pytest.raises(ConfigError, match="2 to 1000"):
         Question(target="volatility", window=1)
     with pytest.raises(ConfigError, match="pooling"):
         Question(target="volatility", pooling="mean")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="weather"):
-        classify(config, Question(target="weather"))
+    with pytest.raises(
+        ConfigError, match=r"cell: unknown network that labels 'lsmt'.*'lstm'\? Known: gru, lstm, rnn, tr"
+    ):
+        Question(target="direction", cell="lsmt")
+    with pytest.raises(ConfigError, match="unknown network that labels 'seq2seq'"):
+        Question(target="direction", cell="seq2seq")
+
+
+def test_a_target_that_is_not_there_names_the_nearest(config: Config) -> None:
+    """What is asked for, the columns that there are, and how one comes to be there, are in one sentence."""
+    with pytest.raises(ConfigError, match="unknown target 'volatilty': did you mean 'volatility'") as told:
+        classify(config, Question(target="volatilty"))
+    assert "Known: direction, large, volatility. Ingest columns beside the price" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "came", "needed"), [(0.04, 1, 20, 30), (0.002, 1, 1, 30), (0.1, 10, 50, 80)]
+)
+def test_too_few_origins_of_the_test_are_refused_before_the_fit(
+    config: Config, share: float, steps: int, came: int, needed: int
+) -> None:
+    """As many origins as a comparison of forecasts needs, more where labels look further ahead; or none is fitted."""
+    short = replace(config, split=replace(config.split, test=share))
+    with pytest.raises(DataError, match=rf"{steps} observations ahead needs at least {needed} origin.*came {came}\."):
+        classify(short, Question(target="direction", steps=steps), on_epoch=lambda _: pytest.fail("fitted"))

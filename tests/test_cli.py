@@ -338,6 +338,7 @@ def test_scenarios_tell_a_row_a_series_and_write_the_paths(
         (["BBC"], 3, "unknown series 'BBC': did you mean 'BBB'?"),
         (["--from", "wilde"], 4, "--from: unknown start 'wilde': did you mean 'wild'?"),
         (["--out", "paths.xls"], 4, "unknown format of paths '.xls'"),
+        (["--plot", "fan.pgn", "--model", "none.onnx"], 4, "unknown format of a picture '.pgn': did you mean '.png'?"),
         (["--steps", "0"], 2, "greater than or equal to 1"),
         (["--temperature", "-1"], 2, "greater than or equal to 0"),
     ],
@@ -345,7 +346,7 @@ def test_scenarios_tell_a_row_a_series_and_write_the_paths(
 def test_scenarios_say_what_is_wrong_with_what_was_typed(
     statecast: Call, looked_at: list[object], arguments: list[str], code: int, said: str
 ) -> None:
-    """An unknown series, start or format names the nearest; numbers out of range say their range."""
+    """An unknown series, start or format names the nearest, before a model is read; numbers say their range."""
     ended, _, err = statecast("scenarios", *arguments, *looked_at)
     assert ended == code
     assert said in " ".join(err.replace("│", " ").split())

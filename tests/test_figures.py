@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from simulated import HOUR, forecast_returns
 
-from models.errors import ComparisonError
+from models.errors import ComparisonError, ConfigError
 from models.observation import LEVELS, StateTensor
 from pipeline import figures, metrics
 from pipeline.inspection import StatePath
@@ -177,6 +177,14 @@ def test_a_short_path_without_change_is_drawn_all_the_same(rng):
     figure = figures.hidden_state(remembered(rng, moments=1))
     assert len(figure.axes) == 1
     assert "variance, count, h0" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("name", ["p.nope", "p"])
+def test_a_figure_is_written_in_a_known_format_or_not_at_all(rng, tmp_path, name):
+    """A suffix of no picture, or none, is refused with those there are, and no folder is made."""
+    with pytest.raises(ConfigError, match=r"unknown format of a picture.* Known: .*\.pdf, .*\.png, .*\.svg"):
+        figures.save(figures.hidden_state(remembered(rng, moments=1)), tmp_path / "folder" / name)
+    assert not (tmp_path / "folder").exists()
 
 
 def test_importing_figures_loads_no_matplotlib_and_drawing_no_pyplot():

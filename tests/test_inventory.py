@@ -68,6 +68,12 @@ def test_a_plot_is_a_picture_named_after_the_series(store: PriceStore, tmp_path:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """Of a store that is empty the format of the picture is what is told."""
+    with pytest.raises(ConfigError, match=r"p\.nope: unknown format of a picture '\.nope'.*\.png"):
+        inventory.plot(PriceStore(tmp_path), Choice.of(["A/B"]), IngestConfig(), tmp_path / "p.nope")
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow", ".jsonl"])
 def test_what_is_exported_is_ingested_back(store: PriceStore, tmp_path: Path, suffix: str) -> None:
     """Every format of an export brings the same prices back."""

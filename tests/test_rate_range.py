@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import Workspace
@@ -87,6 +89,12 @@ def test_only_networks_have_a_rate() -> None:
     """A model without epochs is refused with those that have them."""
     with pytest.raises(ConfigError, match="unknown network 'garch'"):
         rate(Config(), "garch")
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_training(tmp_path: Path) -> None:
+    """Without a price in the store, what is wrong with the figure is told first, with the formats there are."""
+    with pytest.raises(ConfigError, match=r"x\.nope: unknown format of a picture '\.nope'.*\.pdf, .*\.png"):
+        rate(Config(folder=tmp_path), "gru", Path("x.nope"))
 
 
 def test_the_command_tells_the_rate(workspace: Workspace, copied: Config, capsys: pytest.CaptureFixture[str]) -> None:

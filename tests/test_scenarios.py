@@ -166,10 +166,13 @@ def test_a_file_holds_every_price_of_every_path(tmp_path: Path, suffix: str, rea
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"past": ("volume", "@hour")}, "needs volume, whose future nobody knows"), ({"block": 24}, "24 prices at once")],
+    [
+        ({"past": ("volume", "@hour")}, "needs volume, whose future nobody knows"),
+        ({"block": 24}, r"24 prices at once.*single prices with --model, or fit one with block = 1"),
+    ],
 )
 def test_a_model_of_unknown_futures_is_refused(changes: dict[str, Any], said: str, store: PriceStore) -> None:
-    """Covariates other than the calendar's, and blocks, are refused before a price is read."""
+    """Covariates other than the calendar's, and blocks, are refused before a price is read, with what to do."""
     session = Session(model_bytes())
     session.metadata = metadata(**changes)
     with pytest.raises(ModelError, match=said):

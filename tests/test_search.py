@@ -130,12 +130,24 @@ def test_the_score_does_not_depend_on_the_unit_of_the_loss(tmp_path: Path, monke
 
 
 def test_trials_that_diverge_are_counted_and_never_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where every trial diverges nothing is proposed, and the message says how many were tried."""
+    """Where every trial diverges nothing is proposed; the message says how many were tried, and what to lower."""
     monkeypatch.setattr(steps, "load", lambda _: DATA)
     config = module._with(settled(tmp_path), {"fit.training.clip": 1e30})
     space: Space = {"fit.training.learning_rate": Range(low=1e30, high=1e35, log=True)}
-    with pytest.raises(FitError, match=r"search for gru: none of 2 trials came to its end\. Lower the learning rates"):
+    said = (
+        r"search for gru: none of 2 trials came to its end\. The last that failed: .*the loss is .*Lower learning_rate"
+    )
+    with pytest.raises(FitError, match=said):
         search(config, "gru", trials=2, space=space)
+
+
+def test_trials_that_fail_for_another_reason_tell_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a split leaves nothing to train on, that is what the message says, and not to lower learning rates."""
+    late = replace(DATA, split=replace(SPLIT, train_end_time=int(PANEL.time.min())))
+    monkeypatch.setattr(steps, "load", lambda _: late)
+    with pytest.raises(FitError, match=r"none of 2 trials.*The last that failed: expected prices that vary") as told:
+        search(settled(tmp_path), "gru", trials=2, space=SPACE)
+    assert "learning_rate" not in str(told.value)
 
 
 def test_a_space_is_read_from_toml(tmp_path: Path) -> None:
@@ -153,6 +165,30 @@ def test_a_space_is_read_from_toml(tmp_path: Path) -> None:
     path.write_text("fit.network.hidden = 8\n")
     with pytest.raises(ConfigError, match=r"fit.network.hidden: expected \{ low = .., high = .. \} or a list"):
         read_space(path)
+
+
+@pytest.mark.parametrize(
+    ("ends", "message"),
+    [
+        ('low = "a", high = 64', "low: expected a number, got 'a'"),
+        ("low = 8, high = true", "high: expected a number, got True"),
+        ('low = 8, high = 64, log = "yes"', "log: expected true or false, got 'yes'"),
+        ("low = 64, high = 8", "expected low < high"),
+    ],
+)
+def test_a_range_that_is_none_is_named_with_its_file(tmp_path: Path, ends: str, message: str) -> None:
+    """Ends that are no numbers, swapped ones and a log that is no truth value say where they stand."""
+    path = tmp_path / "space.toml"
+    path.write_text(f"fit.network.hidden = {{ {ends} }}\n")
+    with pytest.raises(ConfigError, match=f"space.toml: fit.network.hidden: {message}"):
+        read_space(path)
+
+
+def test_an_empty_space_is_not_the_usual_one(tmp_path: Path) -> None:
+    """A file without a setting is refused before the prices are read."""
+    (tmp_path / "space.toml").write_text("[fit.network]\n")
+    with pytest.raises(ConfigError, match="search space: expected at least one setting, got none"):
+        search(settled(tmp_path), "gru", trials=1, space=read_space(tmp_path / "space.toml"))
 
 
 @pytest.mark.parametrize(

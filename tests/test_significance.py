@@ -197,6 +197,14 @@ def test_losses_that_are_mostly_zero_have_an_interval():
     assert block_bootstrap_skill(loss, 2 * loss) == (0.0, 0.5)
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-16, 1e-11])
+def test_losses_whose_difference_hardly_varies_have_an_interval(rounding):
+    """A difference that is one number but for rounding, as of a series that stands still, is that one, unwarned."""
+    ours, theirs = np.full(60, 0.1), np.full(60, 0.2)
+    ours[0] += rounding
+    assert block_bootstrap_skill(ours, theirs) == pytest.approx((0.5, 0.5), abs=1e-9)
+
+
 @pytest.mark.parametrize("n", [8, 9])
 def test_the_fewest_origins_have_an_interval_and_a_best_set(rng, n):
     """Eight origins, the fewest that settings allow, give numbers and no warning."""

@@ -79,7 +79,7 @@ def test_the_bar_of_a_short_series_ignores_its_padding() -> None:
 @pytest.mark.parametrize(
     ("names", "time", "message"),
     [
-        ([], [], "no rows"),
+        ([], [], r"no rows\. Ingest prices, or leave fewer series out"),
         (["a", "a"], [20, 10], r"row 1 of a is at 1970-01-01T00:00:00.000010Z after"),
         (["a", "a"], [10, 10], "times must increase"),
         (["a", "b", "a"], [10, 10, 20], "series a occurs in 2 places"),
@@ -89,6 +89,25 @@ def test_a_panel_refuses_rows_that_are_not_sorted(names: list[str], time: list[i
     """Empty, unsorted, repeated and torn rows are refused with the place of the fault."""
     with pytest.raises(DataError, match=message):
         panel(names, time, np.ones(len(time)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "came"),
+    [
+        ({"price": np.ones(5)}, r"series_id \[4\], time \[4\], price \[5\], clock \[4\]"),
+        ({"price": np.ones(3)}, r"price \[3\]"),
+        ({"price": np.ones((4, 1))}, r"price \[4, 1\]"),
+        ({"series_id": ["a"] * 3}, r"series_id \[3\]"),
+        ({"time": np.arange(5)}, r"time \[5\]"),
+        ({"clock": np.arange(5)}, r"clock \[5\]"),
+        ({"series_id": "a", "time": 1, "price": 1.0}, r"series_id \[\], time \[\]"),
+    ],
+)
+def test_a_panel_refuses_arrays_that_are_not_a_value_a_row(wrong: dict, came: str) -> None:
+    """Arrays longer, shorter or of more axes than the rows are refused with every shape."""
+    rows = {"series_id": ["a"] * 4, "time": np.arange(4), "price": np.ones(4)} | wrong
+    with pytest.raises(DataError, match=r"arrays \[R\] of one length.*" + came):
+        panel(**rows)
 
 
 def test_split_fractions_are_of_the_pooled_observations() -> None:
@@ -160,10 +179,10 @@ def test_fractions_that_leave_no_train_are_refused(validation: float, test: floa
 
 
 def test_a_history_too_short_to_cut_is_refused() -> None:
-    """Two moments cannot be cut into three parts, nor can holes."""
-    with pytest.raises(DataError, match="at 2 distinct times are too few"):
+    """Two moments cannot be cut into three parts, nor can holes; what to do is said."""
+    with pytest.raises(DataError, match=r"at 2 distinct times are too few .*\. Give more history, or other fractions"):
         split(walk(2, 2), SplitConfig())
-    with pytest.raises(DataError, match="all of them are holes"):
+    with pytest.raises(DataError, match=r"all of them are holes\. Ingest prices"):
         split(panel(["a", "a"], [1, 2], [np.nan, np.nan]), SplitConfig())
 
 
