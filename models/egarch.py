@@ -166,7 +166,7 @@ def specification(r: Vector) -> Any:
     from arch.univariate import StudentsT
 
     class Bounded(StudentsT):
-        def bounds(self, resids: Vector) -> list[tuple[float, float]]:  # noqa: ARG002  as arch calls it
+        def bounds(self, resids: Any) -> list[tuple[float, float]]:  # noqa: ARG002  as arch calls it
             return [(LEAST_DF, 500.0)]
 
     model = arch_model(r, mean="Constant", vol="EGARCH", p=1, o=1, q=1, dist="t", rescale=False)
