@@ -193,22 +193,28 @@ def _resampled(x: Vector, first: NDArray[np.int64], length: int) -> Vector:
 def _block_length(values: Sequence[Vector]) -> int:
     """Choose the length of circular blocks: the largest that one of the series [n] asks for, n^(1/3) to n / 4.
 
-    One that varies by no more than a share `IDENTICAL` of its largest value asks for none: that is rounding.
+    One that varies by no more than rounding asks for none.
     """
     from arch.bootstrap import optimal_block_length
 
     n = len(values[0])
-    varying = [x / largest for x in values if np.ptp(x) > IDENTICAL * (largest := np.max(np.abs(x)))]
+    varying = [x / np.max(np.abs(x)) for x in values if not _constant(x)]
     with np.errstate(divide="ignore", invalid="ignore"):  # below ten values it divides by no lags at all
         asked = [np.asarray(optimal_block_length(x)["circular"])[0] for x in varying]
     return int(min(np.ceil(np.fmax.reduce(asked, initial=n ** (1 / 3))), max(1, n // 4)))
+
+
+def _constant(x: Vector) -> bool:
+    """Say whether x [n] varies by no more than rounding, a share `IDENTICAL` of its largest value."""
+    return bool(np.ptp(x) <= IDENTICAL * np.max(np.abs(x)))
 
 
 def model_confidence_set(losses: Mapping[str, Vector]) -> dict[str, float]:
     """Give the p-value with which each model belongs to the set of the best (Hansen, Lunde & Nason 2011).
 
     The models of p ≥ alpha hold the best one with probability 1 - alpha: those that the data cannot tell from it.
-    arch's own, range statistic, circular blocks, the seed fixed. Models of identical losses share a p-value.
+    arch's own, range statistic, circular blocks, the seed fixed. Models of identical losses share a p-value; one that
+    always loses the same amount more than another has p = 0, as nothing is left to chance.
 
     Parameters
     ----------
@@ -222,15 +228,18 @@ def model_confidence_set(losses: Mapping[str, Vector]) -> dict[str, float]:
     for name, loss in losses.items():
         same[name] = next((other for other in apart if identical(loss, losses[other])), name)
         apart += [name] if same[name] == name else []
+    differences = {name: [losses[name] - losses[other] for other in apart] for name in apart}
+    beaten = {name for name, d in differences.items() if any(x.mean() > 0 and _constant(x) for x in d)}
+    apart = [name for name in apart if name not in beaten]
     if len(apart) == 1:
-        return dict.fromkeys(losses, 1.0)
+        return {name: float(same[name] not in beaten) for name in losses}
     table = np.column_stack([losses[name] for name in apart])
     length = _block_length(list((table - table.mean(axis=1, keepdims=True)).T))
     test = MCS(table, 0.05, reps=REPLICATIONS, block_size=length, method="R", bootstrap="circular", seed=SEED)
     test.compute()
     found = test.pvalues  # in the order of elimination; its index is the column
     p_value = dict(zip(np.asarray(found.index), np.asarray(found["Pvalue"]), strict=True))
-    return {name: float(p_value[apart.index(same[name])]) for name in losses}
+    return {name: 0.0 if same[name] in beaten else float(p_value[apart.index(same[name])]) for name in losses}
 
 
 # --------------------------------------------------------------------------------------------- many at once

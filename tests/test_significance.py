@@ -229,6 +229,19 @@ def test_the_set_of_the_best_leaves_out_what_is_worse(rng):
     assert model_confidence_set({"a": good, "copy": good.copy()}) == {"a": 1.0, "copy": 1.0}
 
 
+def test_the_set_of_the_best_takes_losses_that_never_vary(rng):
+    """Of models that always lose the same, as on a series that stands still, the best is the set, without a warning."""
+    ones, noise = np.ones(60), rng.exponential(size=60)
+    assert model_confidence_set({"a": ones, "b": 2 * ones, "c": 3 * ones, "copy": 1 * ones}) == {
+        "a": 1.0,
+        "b": 0.0,
+        "c": 0.0,
+        "copy": 1.0,
+    }
+    found = model_confidence_set({"a": noise, "b": noise + 0.1, "c": noise[::-1]})
+    assert found == model_confidence_set({"a": noise, "c": noise[::-1]}) | {"b": 0.0}
+
+
 # -------------------------------------------------------------------------------------------------- many at once
 
 
