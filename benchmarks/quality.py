@@ -54,6 +54,7 @@ HOUR = ("@hour_sin", "@hour_cos")
 OPPONENTS = ("last_value", "ar", "ar_t", "har", "garch", "egarch", "garch_diurnal")
 GARCHES = ("garch", "egarch", "garch_diurnal")
 MIX = ("lstm", "gru", "egarch", "garch")
+BEST = "best garch"
 LEVEL = 0.05
 Loss = Callable[[Forecasts], np.ndarray]
 
@@ -148,7 +149,7 @@ def judge(path: Path, model: str, config: FitConfig, seeds: int, still: float) -
             f, g = rows[name], rows[opponent]
             ratio, p = pooled(f, g, crps)
             nats = float(np.mean(log_score(g)) - np.mean(log_score(f)))
-            shown = "best garch" if opponent == best else opponent
+            shown = BEST if opponent == best else opponent
             result.append(Judged(path.stem, name, shown, ratio, p, *by_series(f, g, crps), nats))
     for name, f in rows.items():
         if "har" in rows:
@@ -177,6 +178,28 @@ def told_price(name: str, f: Forecasts, naive: Forecasts) -> None:
     )
 
 
+def table(found: list[Judged]) -> list[str]:
+    """Lay out the CRPS over that of each opponent as Markdown; tests are those against the best GARCH."""
+    opponents = [name for name in (*OPPONENTS, BEST) if any(x.opponent == name for x in found)]
+    lines = [
+        f"| set | model | {' | '.join(opponents)} | Holm p | series better / worse | nats |",
+        "|---" * (5 + len(opponents)) + "|",
+    ]
+    models = list(dict.fromkeys(x.model for x in found))
+    tested = {m: [x for x in found if (x.model, x.opponent) == (m, BEST)] for m in models}
+    p_value = {
+        (x.file, m): p
+        for m, tests in tested.items()
+        for x, p in zip(tests, adjusted([x.p for x in tests], "holm"), strict=True)
+    }
+    for x in sorted((x for tests in tested.values() for x in tests), key=lambda x: x.file):
+        own = {y.opponent: f"{y.ratio:.4f}" for y in found if (y.file, y.model) == (x.file, x.model)}
+        ratios = " | ".join(own.get(name, "") for name in opponents)
+        told = f"{p_value[x.file, x.model]:.1e} | {x.better} / {x.worse} | {x.nats:+.4f}"
+        lines.append(f"| {x.file} | {x.model} | {ratios} | {told} |")
+    return lines
+
+
 def main() -> None:
     """Judge every file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,12 +219,8 @@ def main() -> None:
     print(f"{versions}; {asked.model} {asked.set}")
     config = load(FitConfig, {}, assignments(asked.set))
     found = [x for path in asked.files for x in judge(path, asked.model, config, asked.seeds, asked.still)]
-    print("\nCRPS over that of the opponent")
-    for model, opponent in dict.fromkeys((x.model, x.opponent) for x in found):
-        lines = [x for x in found if (x.model, x.opponent) == (model, opponent)]
-        for x, p in zip(lines, adjusted([x.p for x in lines], "holm"), strict=True):
-            told = f"  {x.file:14s} {model:10s} / {opponent:14s} {x.ratio:.4f}  Holm p {p:7.1e}"
-            print(f"{told}  series better {x.better:2d} worse {x.worse:2d}  log score {x.nats:+.4f} nats")
+    for line in table(found):
+        print(line)
 
 
 if __name__ == "__main__":
