@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from models.observation import StateTensor
     from pipeline.inspection import StatePath
 
+FORMATS = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+"""Suffixes of the files that a figure can be written to."""
+
 FEW = 4
 """Most numbers of a state tensor that are drawn as lines."""
 
@@ -275,13 +278,8 @@ def path_fans(title: str, names: Sequence[str], past: Sequence[np.ndarray], path
 
 def check_file(path: Path | None) -> None:
     """Refuse a file for a figure whose suffix names no format of pictures, before anything is computed."""
-    if path is None:
-        return
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    formats = [f".{name}" for name in FigureCanvasBase.get_supported_filetypes()]
-    if path.suffix.lower() not in formats:
-        raise ConfigError(f"{path}: {unknown('format of a picture', path.suffix, formats)}")
+    if path is not None and path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"{path}: {unknown('format of a picture', path.suffix, FORMATS)}")
 
 
 def save(figure: Figure, path: str | Path) -> Path:

@@ -187,6 +187,13 @@ def test_a_figure_is_written_in_a_known_format_or_not_at_all(rng, tmp_path, name
     assert not (tmp_path / "folder").exists()
 
 
+@pytest.mark.parametrize("suffix", [*figures.FORMATS, ".PNG"])
+def test_every_known_format_is_written(rng, tmp_path, suffix):
+    """A file of each suffix, in capitals too, is there and not empty."""
+    figure = figures.hidden_state(remembered(rng, moments=1))
+    assert figures.save(figure, tmp_path / f"p{suffix}").stat().st_size > 1000
+
+
 def test_importing_figures_loads_no_matplotlib_and_drawing_no_pyplot():
     """Start-up does not pay for drawing, and no global figure state is made."""
     code = (
