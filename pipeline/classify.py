@@ -11,6 +11,7 @@ command line and the study.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from models.network import LABELLERS, Network
 from models.observation import between
 from pipeline import settings, steps
 from pipeline.classification import Indices, Matrix, Reliability, class_scores, log_losses, reliability
-from pipeline.compare import ORIGINS_PER_STEP, CompareConfig
+from pipeline.compare import CompareConfig, fewest
 from pipeline.config import Config
 from pipeline.covariates import WHERE_FROM, columns, exactly
 from pipeline.export import Provenance, export
@@ -262,7 +263,7 @@ def verdict(scores: dict[str, dict[str, float]], p_values: dict[str, float], alp
 def _labelled(config: Config, question: Question) -> tuple[Data, Labels, Labels | None]:
     """Load prices and label them; for volatility also by the present regime.
 
-    A network never reads the column that it is to say.
+    A network never reads the column that it is to say; the digest of the data is then of that column too.
     """
     if question.target == "direction":
         data = steps.load(config)
@@ -277,7 +278,9 @@ def _labelled(config: Config, question: Question) -> tuple[Data, Labels, Labels 
     read = {side: tuple(n for n in getattr(config, side) if n != question.target) for side in ("past", "ahead")}
     data = steps.load(replace(config, **read))
     value = exactly(data.panel, store, question.target, known_at=config.known_at_time)
-    return data, given(data.panel, question.target, value), None
+    labels = given(data.panel, question.target, value)
+    sha256 = hashlib.sha256(data.sha256.encode() + value.tobytes()).hexdigest()
+    return replace(data, sha256=sha256), labels, None
 
 
 def _test_origins(panel: Panel, split: Split, labels: Labels) -> NDArray[np.bool_]:
@@ -288,7 +291,7 @@ def _test_origins(panel: Panel, split: Split, labels: Labels) -> NDArray[np.bool
 def _refuse_few(data: Data, labels: Labels, config: CompareConfig) -> None:
     """Refuse a test over fewer times than one of forecasts needs."""
     came = len(np.unique(data.panel.time[_test_origins(data.panel, data.split, labels)]))
-    needed = max(config.min_origins, ORIGINS_PER_STEP * labels.steps)
+    needed = fewest(config, labels.steps)
     if came < needed:
         raise DataError(
             f"a test of labels {labels.steps} observations ahead needs at least {needed} origin times in the test "

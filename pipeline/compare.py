@@ -197,7 +197,7 @@ class _Field:
 
     def refuse_few(self, origins: int) -> None:
         """Refuse a test over fewer origins than it needs."""
-        needed = _fewest(self.config, self._horizon)
+        needed = fewest(self.config, self._horizon)
         if origins < needed:
             raise ComparisonError(
                 f"a test on {self.series} needs at least {needed} origins for steps up to {self._horizon}; "
@@ -207,10 +207,11 @@ class _Field:
 
 def fewest_origins(forecasts: Forecasts, config: CompareConfig | None = None) -> int:
     """Say how many origins a test of these forecasts needs."""
-    return _fewest(config or CompareConfig(), int(forecasts.step.max(initial=1)))
+    return fewest(config or CompareConfig(), int(forecasts.step.max(initial=1)))
 
 
-def _fewest(config: CompareConfig, horizon: int) -> int:
+def fewest(config: CompareConfig, horizon: int) -> int:
+    """Say how many origins a test of forecasts up to so many steps ahead needs."""
     return max(config.min_origins, ORIGINS_PER_STEP * horizon)
 
 

@@ -240,7 +240,7 @@ def _of_member(r: Request, name: str, k: int, config: FitConfig) -> Request:
 
 
 def _on_train(r: Request) -> Request:
-    """Let a kind that has nothing to choose be fitted on train alone: the weights of a mix are fitted on validation."""
+    """Let a kind be fitted on train alone, from scratch, where it is to be judged on validation."""
     return replace(r, split=replace(r.split, validation_end_time=r.split.train_end_time), start=None)
 
 

@@ -68,6 +68,17 @@ def test_volatility_is_classified_from_the_file_to_the_verdict(config: Config, m
         np.testing.assert_allclose(label.probability, probabilities(model, panel)[:, t], atol=1e-5)
 
 
+def test_the_digest_of_the_data_is_of_the_labels_too(config: Config, tmp_path: Path) -> None:
+    """The same prices with one label changed are other data, and the model says so."""
+    asked, digests = Question(target="large", bidirectional=True), []
+    path = Path(config.ingest.paths[0])
+    for k, text in enumerate((path.read_text(), path.read_text().replace(",0\n", ",1\n", 1))):
+        path.write_text(text)
+        found = classify(replace(config, folder=tmp_path / f"data{k}"), asked)
+        digests.append(load_classifier(found.model)[1]["data_sha256"])
+    assert digests[0] != digests[1]
+
+
 def test_a_column_is_labelled_from_both_sides_without_a_file(config: Config) -> None:
     """What reads the future is not exported and not tested, and its verdict says that it is no forecast."""
     found = classify(config, Question(target="large", bidirectional=True))
