@@ -172,3 +172,8 @@ def prefect_server() -> Iterator[None]:
 def watched() -> Watched:
     """Give a watcher."""
     return Watched()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what needs the Prefect server last: its threads live on, and draw from `random` while hypothesis does."""
+    items.sort(key=lambda item: "prefect_server" in getattr(item, "fixturenames", ()))
