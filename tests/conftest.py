@@ -175,5 +175,5 @@ def watched() -> Watched:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run what needs the Prefect server last: its threads live on, and draw from `random` while hypothesis does."""
-    items.sort(key=lambda item: "prefect_server" in getattr(item, "fixturenames", ()))
+    """Run the flows of Prefect last: its threads live on, and draw from `random` while hypothesis does."""
+    items.sort(key=lambda item: item.path.name == "test_prefect_flows.py")
