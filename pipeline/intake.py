@@ -15,7 +15,8 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.files import PATTERNS, File, Folder, reading
+from pipeline.files import File, reading
+from pipeline.folders import PATTERNS, Folder
 from pipeline.lines import Block, IntakeConfig, Position, Stop, unstopped
 from pipeline.pipes import Pipe
 
