@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import stat
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -48,7 +48,7 @@ class Sink(Protocol):
         ...
 
 
-def blocks(source: Source, positions: Mapping[str, Position]) -> Iterator[Block]:
+def blocks(source: Source, positions: Mapping[str, Position]) -> Generator[Block, None, None]:
     """Read a source to its end: its partitions in order, the next one when nothing waits in this one.
 
     Parameters

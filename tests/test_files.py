@@ -209,7 +209,9 @@ def test_a_file_that_is_replaced_is_read_to_its_end_first(tmp_path: Path) -> Non
         if there:
             path.write_bytes(b"one\nother\n")
         assert next(read).lines == [b"two"]
-        with pytest.raises(DataError, match="another has taken its place.* 8 bytes, but for 3 bytes of a line without"):
+        with pytest.raises(
+            DataError, match=r"another has taken its place.* 8 bytes, but for 3 bytes of a line without"
+        ):
             next(read)
 
 
@@ -277,7 +279,7 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"one\n")
     path.chmod(0)
-    with unprivileged(), pytest.raises(DataError, match="cannot be read .*[Pp]ermi"):
+    with unprivileged(), pytest.raises(DataError, match=r"cannot be read .*[Pp]ermi"):
         list(reading(path))
 
 

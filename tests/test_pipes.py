@@ -96,13 +96,10 @@ def test_what_has_been_taken_out_of_the_pipe_is_given_though_a_stop_is_asked() -
 def test_an_input_that_repeats_goes_on_from_every_block(content: bytes) -> None:
     """What was read before is passed over; the numbers, the head and the positions are those of one read."""
     blocks = [b for b in whole(content) if b.lines]
-    for i, block in enumerate(blocks):
+    for i, block in list(enumerate(blocks, start=1))[:: len(blocks) // 20 + 1]:
         assert block.position is not None
         again = whole(content, stored(block.position), repeats=True)
-        assert [b.lines for b in again if b.lines] == [b.lines for b in blocks[i + 1 :]] or joined(again) == joined(
-            blocks[i + 1 :]
-        )
-        assert again[-1].position == blocks[-1].position if again else block is blocks[-1]
+        assert [b for b in again if b.lines] == blocks[i:]
 
 
 @given(contents, contents)
