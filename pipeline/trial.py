@@ -215,8 +215,8 @@ def _check_forecast(m: Metadata, given: Forecast, shown: NDArray[np.bool_], seri
         bad = shown & ~np.isfinite(getattr(given, name)).reshape(len(series), -1).all(axis=1)
         if bad.any():
             raise ModelError(
-                f"model {m.name}: {name} is not finite at step {t} for {_who(m, series, bad)}. Fit and export the model "
-                "again"
+                f"model {m.name}: {name} is not finite at step {t} for {_who(m, series, bad)}. Fit and export "
+                "the model again"
             )
     with np.errstate(invalid="ignore"):  # rows that have shown nothing may hold anything
         bad = shown & (np.diff(given.quantile, axis=-1) < 0).any(axis=(1, 2, 3))

@@ -235,7 +235,7 @@ def _ending(code: int, limits: Limits) -> str:
     """Say how a child ended that did not end well."""
     if code > 0:
         return f"its process ended with exit code {code}"
-    known = {
+    known: dict[int, str] = {
         signal.SIGXCPU: f"it used more than {limits.cpu_s} s of processor time",
         signal.SIGALRM: f"no answer within {limits.wall_s:g} s",
         signal.SIGKILL: "its process was killed from outside, as a system does that runs out of memory",
@@ -285,7 +285,8 @@ def main() -> None:
     limits = Limits(**order["limits"])
     _confine(limits)
     wanted: dict[str, Any] = order["terms"]
-    terms = Terms(**wanted | {name: tuple(wanted[name]) for name in ("past", "future")})
+    wanted |= {name: tuple(wanted[name]) for name in ("past", "future")}
+    terms = Terms(**wanted)
     answer = _examine(Path(sys.argv[1]), order["sha256"], terms, limits)
     answer["why"] = answer["why"][:2000].encode("utf-8", "replace").decode()
     sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from served import metadata, model_bytes, proto
+from spoiled import grafted
 from test_export import PROVENANCE, of_kind
 
 from models.errors import ModelError
@@ -69,21 +70,13 @@ def test_every_row_of_parameters_is_stepped() -> None:
 
 def counting(limit: int) -> bytes:
     """Build a model whose location is no number once a series has shown more than so many prices."""
-    model = proto()
-    place, node = next((i, n) for i, n in enumerate(model.graph.node) if "loc" in n.output)
-    node.output[0] = "loc_before"
     nodes = [
         helper.make_node("Greater", ["next.count", "limit"], ["over"]),
         helper.make_node("Reshape", ["over", "three"], ["over_3"]),
         helper.make_node("Where", ["over_3", "no_number", "loc_before"], ["loc"]),
     ]
-    behind = [*model.graph.node[: place + 1], *nodes, *model.graph.node[place + 1 :]]
-    del model.graph.node[:]
-    model.graph.node.extend(behind)
-    constants = {"limit": np.array(limit), "three": np.array([-1, 1, 1]), "no_number": np.array(np.nan, np.float32)}
-    model.graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in constants.items())
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    none = np.array(np.nan, np.float32)
+    return grafted("loc", nodes, limit=np.array(limit), three=np.array([-1, 1, 1]), no_number=none)
 
 
 def test_a_model_that_fails_late_is_found() -> None:
@@ -97,38 +90,24 @@ def test_a_model_that_fails_late_is_found() -> None:
 
 def test_a_hole_before_the_first_price_must_not_count() -> None:
     """A model that counts moments instead of prices is refused."""
-    model = proto()
-    node = next(n for n in model.graph.node if n.output[0] == "valid1")
-    node.output[0] = "valid1_before"
-    place = list(model.graph.node).index(node)
     nodes = [
         helper.make_node("Not", ["mask"], ["hole"]),
         helper.make_node("Squeeze", ["hole", "last_axis"], ["hole_1"]),
         helper.make_node("Or", ["valid1_before", "hole_1"], ["valid1"]),
     ]
-    behind = [*model.graph.node[: place + 1], *nodes, *model.graph.node[place + 1 :]]
-    del model.graph.node[:]
-    model.graph.node.extend(behind)
     with pytest.raises(ModelError, match="before the first one, changed the state count"):
-        trial(Session(model.SerializeToString()), Terms())
+        trial(Session(grafted("valid1", nodes)), Terms())
 
 
 def test_the_self_test_is_that_of_the_batch() -> None:
     """A graph whose rows depend on how many travel together is refused where more than one do, and only there."""
-    model = proto()
-    add = next(n for n in model.graph.node if n.output[0] == "moved")
-    add.output[0] = "alone"
-    place = list(model.graph.node).index(add)
     nodes = [
         helper.make_node("Cast", ["mask"], ["mask_32"], to=onnx.TensorProto.FLOAT),
         helper.make_node("ReduceSum", ["mask_32"], ["crowd"], keepdims=1),
         helper.make_node("Mul", ["crowd", "tiny"], ["nudge"]),
-        helper.make_node("Add", ["alone", "nudge"], ["moved"]),
+        helper.make_node("Add", ["moved_before", "nudge"], ["moved"]),
     ]
-    behind = [*model.graph.node[: place + 1], *nodes, *model.graph.node[place + 1 :]]
-    del model.graph.node[:]
-    model.graph.node.extend(behind)
-    session = Session(model.SerializeToString())
+    session = Session(grafted("moved", nodes))
     assert trial(session, Terms(batch=1)) > 0
     with pytest.raises(ModelError, match="different bits"):
         trial(session, Terms(batch=2))

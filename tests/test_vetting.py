@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from served import metadata, model_bytes, proto
+from spoiled import classifier, endless, grafted, hungry, with_covariates
 
 from models.errors import ConfigError
 from pipeline.session import MAX_BYTES
@@ -49,45 +50,6 @@ def refused(verdict: Verdict, *said: str) -> None:
     assert str(verdict.path) in verdict.why
     assert all(words in verdict.why for words in said), verdict.why
     assert (verdict.name, verdict.step_s) == ("", None)
-
-
-def grafted(at: str, nodes: list[onnx.NodeProto], **constants: np.ndarray) -> bytes:
-    """Put nodes behind the tensor `at`, which they read as `<at>_before` and must give again."""
-    model = proto()
-    graph = model.graph
-    place, node = next((i, n) for i, n in enumerate(graph.node) if at in n.output)
-    node.output[list(node.output).index(at)] = f"{at}_before"
-    behind = [*graph.node[: place + 1], *nodes, *graph.node[place + 1 :]]
-    del graph.node[:]
-    graph.node.extend(behind)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
-
-
-def hungry(count: int) -> bytes:
-    """Build a model that makes an array of so many float32 numbers at every step."""
-    nodes = [
-        helper.make_node("ReduceMean", ["moved_before"], ["seed"], keepdims=0),
-        helper.make_node("Expand", ["seed", "count"], ["field"]),
-        helper.make_node("ReduceMax", ["field"], ["most"], keepdims=0),
-        helper.make_node("Mul", ["most", "nothing"], ["added"]),
-        helper.make_node("Add", ["moved_before", "added"], ["moved"]),
-    ]
-    return grafted("moved", nodes, count=np.array([count]), nothing=np.array(0, np.float32))
-
-
-def endless() -> bytes:
-    """Build a model whose step is a loop of 2^62 rounds."""
-    value = helper.make_tensor_value_info
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Cos", ["x"], ["y"])],
-        "round",
-        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("x", TensorProto.FLOAT, None)],
-        [value("go_on", TensorProto.BOOL, []), value("y", TensorProto.FLOAT, None)],
-    )
-    loop = helper.make_node("Loop", ["rounds", "", "moved_before"], ["moved"], body=body)
-    return grafted("moved", [loop], rounds=np.array(2**62))
 
 
 def test_a_good_model_passes(tmp_path: Path) -> None:
@@ -159,23 +121,7 @@ def test_a_model_that_poison_moves_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_does_something_else_is_refused(tmp_path: Path) -> None:
     """A classifier is refused for what it is, though the session would open it."""
-    model = proto(metadata(task="classify", classes=("up", "down")))
-    shape = helper.make_node("Slice", ["next.trace", "zero1", "four2", "axis1"], ["probability"])
-    model.graph.node.append(shape)
-    constants = {"zero1": np.array([0]), "four2": np.array([2]), "axis1": np.array([1])}
-    model.graph.initializer.extend(numpy_helper.from_array(x, name) for name, x in constants.items())
-    outputs = [o for o in model.graph.output if o.name.startswith("next.")]
-    outputs.append(helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["B", 2]))
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
-    refused(vetted(tmp_path / "m.onnx", model.SerializeToString()), "labels moments as ['up', 'down']")
-
-
-def with_covariates(*names: str) -> bytes:
-    """Build a model that reads covariates known with the price."""
-    model = proto(metadata(inputs=("price", "mask", "series", "elapsed", "past"), past=names))
-    model.graph.input.append(helper.make_tensor_value_info("past", TensorProto.FLOAT, ["B", len(names)]))
-    return model.SerializeToString()
+    refused(vetted(tmp_path / "m.onnx", classifier()), "labels moments as ['up', 'down']")
 
 
 def test_covariates_must_be_there(tmp_path: Path) -> None:
