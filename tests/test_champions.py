@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from served import metadata, model_bytes
 
 from models.errors import IntegrityError, ModelError
 from pipeline import champions
-from pipeline.champions import HISTORY, current, load, publish, rollback
+from pipeline.champions import GRACE_S, HISTORY, current, load, publish, references, rollback
 
 
 def model(name: str) -> bytes:
@@ -188,3 +189,112 @@ def test_publishers_at_the_same_time_take_turns(tmp_path: Path) -> None:
     versions = [int(child.communicate()[0]) for child in children]
     assert sorted(versions) == list(range(1, 9))
     assert champions.current(tmp_path / "c", "fx").version == 8
+
+
+def test_references_serve_beside_a_champion(tmp_path: Path) -> None:
+    """References come back by name with their champion, and a rollback restores those of the former one."""
+    (tmp_path / "ar.onnx").write_bytes(model("ar"))
+    folder = tmp_path / "champions"
+    first = publish(folder, "fx", model("one"), beside={"last_value": model("last"), "ar": tmp_path / "ar.onnx"})
+    assert current(folder, "fx") == first
+    publish(folder, "fx", model("two"), beside={"ar": model("one")})
+    opened = references(folder, current(folder, "fx"))
+    assert {name: session.metadata.name for name, session in opened.items()} == {"ar": "one"}
+    back = rollback(folder, "fx")
+    assert back.beside == first.beside
+    opened = references(folder, current(folder, "fx"))
+    assert {name: session.metadata.name for name, session in opened.items()} == {"last_value": "last", "ar": "ar"}
+
+
+def test_entries_from_before_there_were_references_are_read(tmp_path: Path) -> None:
+    """An entry without references has none, and is written without them, as earlier versions read it."""
+    champion = publish(tmp_path, "fx", model("one"))
+    record = orjson.loads((tmp_path / "fx.json").read_bytes())
+    assert record["champion"].keys() == {"file", "sha256", "version", "fields"}
+    assert champion.beside == current(tmp_path, "fx").beside == {}
+    assert references(tmp_path, champion) == {}
+
+
+def test_a_reference_that_cannot_be_served_is_never_published(tmp_path: Path) -> None:
+    """A bad reference, or a name that is none, leaves the champion and writes nothing."""
+    publish(tmp_path, "fx", model("one"))
+    before = sorted(tmp_path.iterdir())
+    for beside in ({"ar": b"noise"}, {"../ar": model("two")}, {"good": model("two"), "gone": tmp_path / "gone"}):
+        with pytest.raises(ModelError):
+            publish(tmp_path, "fx", model("three"), beside=beside)
+    assert sorted(tmp_path.iterdir()) == before
+    assert load(tmp_path, "fx").metadata.name == "one"
+
+
+def test_a_lost_or_changed_reference_is_refused(tmp_path: Path) -> None:
+    """References have the digests that were published, their files stay in the folder, and no rollback goes to less."""
+    first = publish(tmp_path, "fx", model("one"), beside={"ar": model("ar")})
+    second = publish(tmp_path, "fx", model("two"))
+    path = tmp_path / first.beside["ar"].file
+    path.write_bytes(model("other"))
+    with pytest.raises(IntegrityError, match=first.beside["ar"].sha256):
+        references(tmp_path, first)
+    with pytest.raises(IntegrityError):
+        rollback(tmp_path, "fx")
+    assert current(tmp_path, "fx") == second
+    entry = tmp_path / "fx.json"
+    entry.write_bytes(entry.read_bytes().replace(path.name.encode(), b"../" + path.name.encode()))
+    with pytest.raises(IntegrityError, match="damaged"):
+        current(tmp_path, "fx")
+
+
+def names(folder: Path) -> set[str]:
+    """Give the names of the model files in a folder."""
+    return {path.name for path in folder.iterdir() if path.name != "fx.json"}
+
+
+def age(folder: Path, seconds: float) -> None:
+    """Let every model file be older."""
+    for path in folder.glob("*.onnx*"):
+        past = path.stat().st_mtime - seconds
+        os.utime(path, (past, past))
+
+
+def test_files_that_fell_out_are_deleted_after_their_grace(tmp_path: Path) -> None:
+    """An hour after the last entry that named it is gone, not after it was written, a file goes; named ones stay."""
+    first = publish(tmp_path, "fx", model("first"), beside={"ar": model("ar")})
+    for i in range(HISTORY):
+        publish(tmp_path, "fx", model(str(i)), beside={"last_value": model("last")})
+    age(tmp_path, 10 * GRACE_S)
+    whole = names(tmp_path)
+    second = publish(tmp_path, "fx", model("0"))
+    assert names(tmp_path) == whole
+    age(tmp_path, GRACE_S - 60)
+    publish(tmp_path, "fx", model("0"))
+    assert names(tmp_path) == whole
+    age(tmp_path, 120)
+    publish(tmp_path, "fx", model("0"))
+    assert names(tmp_path) == whole - {first.file, first.beside["ar"].file}
+    assert second.file in names(tmp_path)
+
+
+def test_a_champion_that_was_gone_back_from_is_deleted_after_its_grace(tmp_path: Path) -> None:
+    """What a rollback forgets stays for its grace, counted from the rollback, and goes with the next publication."""
+    publish(tmp_path, "fx", model("one"))
+    bad = publish(tmp_path, "fx", model("bad"))
+    age(tmp_path, 10 * GRACE_S)
+    rollback(tmp_path, "fx")
+    publish(tmp_path, "fx", model("two"))
+    assert bad.file in names(tmp_path)
+    age(tmp_path, GRACE_S + 60)
+    publish(tmp_path, "fx", model("three"))
+    assert bad.file not in names(tmp_path)
+    assert rollback(tmp_path, "fx").version == 6
+
+
+def test_only_files_of_the_name_are_deleted(tmp_path: Path) -> None:
+    """Files of other names, even of one that looks like a file of this one, and files of people stay."""
+    kept = publish(tmp_path, "fx-0123456789ab", model("one")).file
+    others = {kept, "fx-notes.onnx", "fx-0123456789abc.onnx", "xfx-0123456789ab.onnx", "fx-0123456789ab.txt"}
+    ours = {"fx-0123456789ab.onnx", ".fx-0123456789ab.onnx.new"}
+    for name in (others | ours) - {kept}:
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (0, 0))
+    publish(tmp_path, "fx", model("two"))
+    assert others <= names(tmp_path)
+    assert not ours & names(tmp_path)
