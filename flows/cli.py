@@ -19,10 +19,13 @@ from flows.options import (
     Folder,
     Model,
     Models,
+    Rebase,
     SeriesNames,
     Settings,
     answer,
     console,
+    lineup,
+    past_of,
     served,
     settled,
     store,
@@ -30,8 +33,7 @@ from flows.options import (
 from models.errors import DataError, StatecastError
 
 if TYPE_CHECKING:
-    from io import BufferedReader
-    from typing import Any
+    from typing import Any, BinaryIO
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it."""
@@ -221,18 +223,26 @@ def export(
 
 @app.command()
 def stream(
-    source: Annotated[Path | None, typer.Argument(help="JSON lines or CSV; left out: standard input.")] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="JSON lines or CSV: a file, or a folder of them; left out: standard input.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Forecasts as JSON lines; left out: standard output.")] = None,
     dead_letters: Annotated[
         Path | None,
         typer.Option(help="Refused lines, with number and reason; left out: dead-letters.jsonl in the data folder."),
     ] = None,
-    model: Annotated[Path | None, typer.Option(help="An ONNX step; left out: the champion.")] = None,
-    snapshot: Annotated[Path | None, typer.Option(help="Keep the states here; needs --out.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the snapshot, to the same bytes.")] = False,
+    journal: Annotated[
+        Path | None, typer.Option(help="Folder of a journal: after a kill the same command goes on, to the same bytes.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more at the end of the file or folder.")] = False,
+    repeats: Annotated[
+        bool, typer.Option("--repeats", help="Standard input begins again from its start: pass over what was read.")
+    ] = False,
     warm: Annotated[
         bool, typer.Option("--warm", help="Carry each series on from its history in the price store.")
     ] = False,
+    rebase: Rebase = False,
+    model: Annotated[Path | None, typer.Option(help="An ONNX step; left out: the champion.")] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
@@ -240,36 +250,40 @@ def stream(
 ) -> None:
     """Forecast after every tick: one state a series, one ONNX call a micro-batch.
 
+    With --journal no tick is lost or taken twice, whatever ends the process; it survives the loss of power too unless
+    stream.durability is lowered (normal: but for the last moments; none: not). A new champion is taken over while the
+    stream runs. SIGTERM and Ctrl-C end it after the batch in hand.
+
     Example: echo '{"series": "SP500", "time": "2019-01-02", "price": 2510.03}' | statecast stream --warm
     """
     import orjson
 
     from flows.screen import stream_line
-    from pipeline import stream as streaming
+    from flows.stopping import stopping
+    from pipeline import drive, intake, opening
+    from pipeline.lines import IntakeConfig
+    from pipeline.outputs import FileOutput, PipeOutput
 
     chosen = settled(config, settings, folder)
-    session = served(model, chosen)
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    history = None
-    if warm:
-        from pipeline.replay import history as stored
-
-        history = stored(chosen.folder / "prices")
     dead_letters = dead_letters or chosen.folder / "dead-letters.jsonl"
-    report = streaming.run(
-        session,
-        source or cast("BufferedReader", sys.stdin.buffer),
-        out or sys.stdout.buffer,
-        dead_letters,
-        config=chosen.stream,
-        snapshot=snapshot,
-        resume=resume,
-        history=history,
+    wanted = opening.Opening(
+        lineup=lineup(model, chosen),
+        journal=journal,
+        out=FileOutput(out) if out else PipeOutput(cast("BinaryIO", sys.stdout.buffer)),
+        dead=FileOutput(dead_letters),
+        history=past_of(chosen) if warm else None,
+        watched=None if model else (chosen.folder / "champions", chosen.champion),
+        rebase=rebase,
     )
+    told = IntakeConfig(batch=chosen.stream.batch, max_line_bytes=chosen.stream.max_line_bytes)
+    with opening.opened(wanted, chosen.stream) as stream, stopping() as stop:
+        given = intake.source_of(source or "-", follow=follow, repeats=repeats, config=told, stop=stop)
+        report = drive.run(stream, intake.blocks(given, drive.positions(stream)))
     typer.echo(orjson.dumps(report) if as_json else stream_line(report), err=True)
     if report.rejected:
         typer.echo(f"refused lines, with the reason: {dead_letters}", err=True)
-    if not (warm or resume):
+    if not (warm or journal):
         typer.echo("the series started cold; --warm carries them on from the price store", err=True)
 
 
@@ -294,13 +308,11 @@ def replay(
     from pipeline import replay as replaying
 
     chosen = settled(config, settings, folder)
-    session = served(model, chosen)
+    models = lineup(model, chosen)
     out = out or chosen.folder / "replay.jsonl"
     with Screen(console(as_json)) as screen:
         screen.begins("replaying the price store")
-        replayed = replaying.replay(
-            session, chosen.folder / "prices", out, days=days, ticks=ticks, config=chosen.stream
-        )
+        replayed = replaying.replay(models, chosen.folder / "prices", out, days=days, ticks=ticks, config=chosen.stream)
     answer(as_json, replayed, lambda: typer.echo(f"{replay_line(replayed)}\n{out}"))
 
 
@@ -596,7 +608,7 @@ def main() -> None:
         if ended.code == INTERRUPTED:
             typer.echo(
                 "interrupted: run the same command again to go on; a network continues from its last epoch, a stream "
-                "with --snapshot from there if --resume is added",
+                "from its --journal",
                 err=True,
             )
         raise

@@ -16,6 +16,7 @@ from flows.retrain import Retrained
 from flows.screen import Screen, replay_line, told_retrain
 from pipeline import champions
 from pipeline.config import Config
+from pipeline.lineup import published
 from pipeline.replay import Replayed, replay
 from pipeline.tracking import Tracker
 
@@ -55,5 +56,6 @@ def told_demo(result: Demonstrated) -> None:
 
 
 def _replay(config: Config) -> Replayed:
-    session = champions.load(config.folder / "champions", config.champion)
-    return replay(session, config.folder / "prices", config.folder / "replay.jsonl", days=STREAM_DAYS)
+    folder = config.folder / "champions"
+    lineup = published(folder, champions.current(folder, config.champion))
+    return replay(lineup, config.folder / "prices", config.folder / "replay.jsonl", days=STREAM_DAYS)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipeline.config import Config
+    from pipeline.lineup import Lineup
     from pipeline.prices import PriceStore
     from pipeline.session import Session
+    from pipeline.stream import Past
 
 KINDS = (
     "last_value",
@@ -80,6 +82,13 @@ SeriesNames = Annotated[
     list[str] | None, typer.Argument(metavar="SERIES...", help="Left out: all series.", autocompletion=_series)
 ]
 SeriesName = Annotated[str, typer.Argument(metavar="SERIES", help="Name of a series.", autocompletion=_series)]
+Rebase = Annotated[
+    bool,
+    typer.Option(
+        "--rebase",
+        help="Go on with a journal from another processor or runtime: forecasts stay, states are computed anew.",
+    ),
+]
 KnownAt = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="As the prices were known at this moment; left out: as they are known now."),
@@ -108,6 +117,25 @@ def served(model: Path | None, config: Config) -> Session:
     from pipeline.session import Session
 
     return Session.load(model) if model else champions.load(config.folder / "champions", config.champion)
+
+
+def lineup(model: Path | None, config: Config) -> Lineup:
+    """Read the model file named, or the champion and its references."""
+    from pipeline import champions
+    from pipeline.lineup import Lineup, published
+    from pipeline.session import read
+
+    if model:
+        return Lineup(serving=read(model))
+    folder = config.folder / "champions"
+    return published(folder, champions.current(folder, config.champion))
+
+
+def past_of(config: Config) -> Past:
+    """Give the price store as ticks that a new stream takes in first."""
+    from pipeline.replay import history
+
+    return history(config.folder / "prices", config.stream)
 
 
 def store(config: Config) -> PriceStore:

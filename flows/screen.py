@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from pipeline.scenarios import Outlook
     from pipeline.search import Searched
     from pipeline.steps import Ingested
-    from pipeline.stream import StreamReport
+    from pipeline.drive import StreamReport
     from pipeline.study.runs import Result
     from pipeline.training import EpochRecord
     from pipeline.verdicts import Comparison, Verdict
@@ -313,9 +313,11 @@ def _legend(references: Sequence[str], best: Mapping[str, float] | None) -> str:
 def stream_line(report: StreamReport) -> str:
     """Say in one line what a stream did."""
     refused = ", ".join(f"{count} {reason}" for reason, count in report.rejected.items()) or "none"
+    adjusted = f"{report.adjusted} adjustments, " if report.adjusted else ""
+    dropped = f" ({report.dropped} of them not written: the file of dead letters is full)" if report.dropped else ""
     return (
         f"{report.ticks:,} ticks in {report.seconds:.2f} s: {report.ticks_per_second:,.0f} ticks/s; "
-        f"{report.forecasts:,} forecasts, {report.holes} holes, refused: {refused}"
+        f"{report.forecasts:,} forecasts, {report.holes} holes, {adjusted}refused: {refused}{dropped}"
     )
 
 

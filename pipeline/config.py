@@ -19,7 +19,7 @@ from pipeline.compare import CompareConfig
 from pipeline.covariates import Due
 from pipeline.fitting import KINDS, MODELS, FitConfig
 from pipeline.ingest import IngestConfig
-from pipeline.stream import StreamConfig
+from pipeline.stream_config import StreamConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.windows import SplitConfig
 

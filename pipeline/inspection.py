@@ -18,7 +18,7 @@ from models.errors import DataError
 from models.observation import StateTensor
 from pipeline.metadata import Metadata
 from pipeline.session import RUNTIME_VERSION, Session
-from pipeline.states import Stream
+from pipeline.stream_core import Core
 from pipeline.ticks import SENTENCES, Reason, Ticks
 
 _NAMED = 8
@@ -130,7 +130,7 @@ def state_path(session: Session, series: str, time: NDArray[np.int64], price: ND
     """
     if len(time) == 0 or len(time) != len(price):
         raise DataError(f"{series}: expected times and prices, as many of each, got {len(time)} and {len(price)}")
-    stream = Stream(session, max_series=1)
+    stream = Core(session, max_series=1)
     steps = [_stepped(stream, series, time[t : t + 1], price[t : t + 1]) for t in range(len(time))]
     return StatePath(
         model=session.metadata.name,
@@ -142,16 +142,16 @@ def state_path(session: Session, series: str, time: NDArray[np.int64], price: ND
     )
 
 
-def _stepped(stream: Stream, series: str, time: NDArray[np.int64], price: NDArray[np.float64]) -> dict[str, NDArray]:
+def _stepped(stream: Core, series: str, time: NDArray[np.int64], price: NDArray[np.float64]) -> dict[str, NDArray]:
     """Take in one price and copy the state."""
-    tick = Ticks(name=[series], time=time, price=price, reason=np.zeros(1, np.uint8))
+    tick = Ticks.of([(series, int(time[0]), float(price[0]))])
     reason = Reason(int(stream.apply(tick).reason[0]))
     if reason in _REFUSED:
         moment = np.datetime64(int(time[0]), "us")
         raise DataError(f"{series} at {moment}: the tick was refused, {SENTENCES[reason]}")
-    if not stream.names():
+    if not len(stream.book):
         return {f"state.{name}": x[0] for name, x in stream.session.initial(1).items()}
-    return {name: x[0].copy() for name, x in stream.arrays().items()}
+    return {name: x[0].copy() for name, x in stream.serving.arena.arrays().items()}
 
 
 def _bytes(tensor: StateTensor) -> int:

@@ -223,3 +223,10 @@ class Cutter:
     def _given(self, lines: list[bytes], first: int) -> Block:
         head = self.position.head.encode("latin-1")
         return Block(partition=self._partition, lines=lines, head=head, first=first, position=self.position)
+
+
+def cut(data: bytes, partition: str = "-", config: IntakeConfig | None = None) -> Iterator[Block]:
+    """Give the lines of bytes that are all there."""
+    cutter = Cutter(partition, partition, Position(), Past(), config or IntakeConfig())
+    yield from cutter.cut(data)
+    yield from cutter.rest()

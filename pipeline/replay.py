@@ -7,7 +7,7 @@ polars; imported by the flows and the command line.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,15 @@ import polars as pl
 
 from models.errors import DataError
 from models.observation import LEVELS
+from pipeline.drive import StreamReport, parsed, run
+from pipeline.lines import Block, IntakeConfig, cut
+from pipeline.lineup import Lineup
+from pipeline.opening import Opening, opened
+from pipeline.outputs import FileOutput
 from pipeline.prices import PriceStore
-from pipeline.session import Session
-from pipeline.stream import StreamConfig, StreamReport, run
+from pipeline.stream import Past
+from pipeline.stream_config import StreamConfig
+from pipeline.ticks import Layout, Ticks
 
 INTERVAL = (LEVELS.index(0.025), LEVELS.index(0.975))
 
@@ -47,7 +53,7 @@ class Replayed:
 
 
 def replay(
-    session: Session,
+    lineup: Lineup,
     prices: Path,
     out: Path,
     *,
@@ -60,7 +66,7 @@ def replay(
 
     Parameters
     ----------
-    session : Session
+    lineup : Lineup
     prices : Path
         Folder of the price store.
     out : Path
@@ -80,29 +86,40 @@ def replay(
     if frame.is_empty():
         raise DataError(f"{prices}: expected prices to replay, got none. Run `statecast ingest` first")
     copies = 1 if ticks is None else -(-ticks // len(frame))
-    source = _lines(frame, copies, ticks)
+    config = config or StreamConfig()
     out.parent.mkdir(parents=True, exist_ok=True)
-    report = run(session, source, out, out.with_suffix(".dead.jsonl"), config=config, on_progress=on_progress)
+    wanted = Opening(lineup=lineup, out=FileOutput(out), dead=FileOutput(out.with_suffix(".dead.jsonl")))
+    with opened(wanted, config) as stream:
+        report = run(stream, _blocks(_lines(frame, copies, ticks), config), on_progress=on_progress)
     scored, covered = _coverage(frame, out, days)
     return Replayed(stream=report, copies=copies, days=days, scored=scored, coverage_95=covered)
 
 
-def history(prices: Path) -> io.BytesIO:
+def history(prices: Path, config: StreamConfig) -> Past:
     """Give all prices of the store as ticks in order of time, for a stream to start warm.
 
     Raises
     ------
     DataError
-        The folder is not a store.
+        The folder is not a store, when the ticks are asked for.
     """
-    return _lines(_ticks(prices), 1, None)
+
+    def past(layout: Layout) -> Iterator[Ticks]:
+        return parsed(_blocks(_lines(_ticks(prices), 1, None), config), config, layout)
+
+    return past
+
+
+def _blocks(lines: bytes, config: StreamConfig) -> Iterator[Block]:
+    """Cut lines into blocks as a source does."""
+    return cut(lines, "store", IntakeConfig(batch=config.batch, max_line_bytes=config.max_line_bytes))
 
 
 def _ticks(prices: Path) -> pl.DataFrame:
     return PriceStore(prices).read().select("series_id", "time", "price").drop_nulls()
 
 
-def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> io.BytesIO:
+def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> bytes:
     """Write the prices as JSON lines in order of time."""
     named = [
         frame.with_columns(pl.col("series_id") + ("" if k == 1 else f"~{k}"), copy=pl.lit(k))
@@ -111,8 +128,7 @@ def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> io.BytesIO:
     ordered = pl.concat(named).sort("time", "series_id", "copy").slice(0, ticks)
     out = io.BytesIO()
     ordered.select(pl.col("series_id").alias("series"), pl.col("time").to_physical(), "price").write_ndjson(out)
-    out.seek(0)
-    return out
+    return out.getvalue()
 
 
 def _coverage(frame: pl.DataFrame, out: Path, days: int) -> tuple[int, float]:

@@ -1,11 +1,11 @@
-"""The order of a micro-batch: which ticks come too late, and which can be taken in together.
+"""The order of a micro-batch: which events come too late, and which can be taken in together.
 
-A round holds each series at most once; the ticks of one series keep their order. With the busiest series first,
+A round holds each series at most once; the events of one series keep their order. With the busiest series first,
 every round is a prefix of the same list of series, so that a state is gathered once and scattered once.
 
-Legend: k ticks, a of them accepted, u series with an accepted tick.
+Legend: k events, a of them newer than all before in their series, u series with such an event.
 
-Comes in: columns of ticks. Goes out: `Rounds`. Knows numpy only; imported by states.
+Comes in: columns of events. Goes out: `Rounds`. Knows numpy only; imported by book and states.
 """
 
 from __future__ import annotations
@@ -27,55 +27,56 @@ class Rounds:
     Attributes
     ----------
     reason : uint8 [k]
-        0, or LATE, DUPLICATE or CONFLICT against the last accepted tick of the series.
-    tick : int64 [a]
-        The accepted ticks, round after round.
-    gap : int64 [a]
-        Microseconds since the last accepted tick of the series.
+        0, or LATE, OUT_OF_ORDER, DUPLICATE or CONFLICT against the last key (time, sequence) of the series.
+    event : int64 [a]
+        The newer events, round after round.
     slot : int64 [u]
         The series, the busiest first.
     width : int64 [rounds]
-        How many of `slot`, from its start, have a tick in each round; falling.
+        How many of `slot`, from its start, have an event in each round; falling.
     """
 
     reason: NDArray[np.uint8]
-    tick: Ints
-    gap: Ints
+    event: Ints
     slot: Ints
     width: Ints
 
 
 def rounds(
-    slot: Ints, time: Ints, price: NDArray[np.float64], last_time: Ints, last_price: NDArray[np.float64]
+    slot: Ints,
+    key: tuple[Ints, Ints],
+    price: NDArray[np.float64],
+    last_key: tuple[Ints, Ints],
+    last_price: NDArray[np.float64],
 ) -> Rounds:
-    """Order the ticks of a batch.
+    """Order the events of a batch.
 
     Parameters
     ----------
-    slot, time, price : [k]
-        Series, moment and price of each tick in the order of arrival; k is at least 1.
-    last_time, last_price : [capacity]
-        By slot, those of the last accepted tick.
+    slot : int64 [k]
+        Series of each event in the order of arrival; k is at least 1.
+    key : int64 [k], int64 [k]
+        Time and sequence.
+    price : float64 [k, M]
+    last_key, last_price : [capacity], [capacity, M]
+        By slot, those of the last event.
 
     Notes
     -----
-    The last accepted tick of a series opens its lane, and the lanes are laid end to end. A running maximum of
-    (lane, time) along them gives at each place the tick that is the newest so far.
+    The last event of a series opens its lane, and the lanes are laid end to end. A running maximum of (lane, key) along
+    them gives at each place the event that is the newest so far.
     """
     series, lane = np.unique(slot, return_inverse=True)
     known = len(series)
     lane = np.concatenate((np.arange(known), lane))
     order = np.argsort(lane, kind="stable")
     lane = lane[order]
-    time = np.concatenate((last_time[series], time))[order]
+    time, sequence = (np.concatenate((last[series], x))[order] for last, x in zip(last_key, key, strict=True))
     price = np.concatenate((last_price[series], price))[order]
 
-    newer, newest = _newest(lane, time)
-    verdict = np.where(price == price[newest], Reason.DUPLICATE, Reason.CONFLICT)
-    verdict[time < time[newest]] = Reason.LATE
-    verdict[newer] = Reason.ACCEPTED
+    newer, newest = _newest(lane, _rank(time, sequence))
     reason = np.empty(len(order), dtype=np.uint8)
-    reason[order] = verdict
+    reason[order] = _verdict(newer, newest, time, sequence, price)
 
     opens = np.flatnonzero(order < known)
     turn = np.cumsum(newer, dtype=np.int64)
@@ -89,17 +90,41 @@ def rounds(
     taken = taken[np.lexsort((place[lane[taken]], turn[taken]))]
     return Rounds(
         reason=reason[known:],
-        tick=order[taken] - known,
-        gap=time[taken] - time[newest[taken - 1]],
+        event=order[taken] - known,
         slot=series[busiest[: np.count_nonzero(count)]],
         width=np.bincount(turn[taken])[1:],
     )
 
 
-def _newest(lane: Ints, time: Ints) -> tuple[NDArray[np.bool_], Ints]:
+def _verdict(
+    newer: NDArray[np.bool_], newest: Ints, time: Ints, sequence: Ints, price: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Say what each event is against the newest before it."""
+    before = price[newest]
+    same = ((price == before) | (np.isnan(price) & np.isnan(before))).all(1)
+    verdict = np.where(same, Reason.DUPLICATE, Reason.CONFLICT).astype(np.uint8)
+    verdict[sequence < sequence[newest]] = Reason.OUT_OF_ORDER
+    verdict[time < time[newest]] = Reason.LATE
+    verdict[newer] = Reason.ACCEPTED
+    return verdict
+
+
+def _rank(time: Ints, sequence: Ints) -> Ints:
+    """Rank the keys in their order, equal ones alike."""
+    if not sequence.any():
+        return np.unique(time, return_inverse=True)[1]
+    order = np.lexsort((sequence, time))
+    changes = (np.diff(time[order], prepend=time[order[0]]) != 0) | (
+        np.diff(sequence[order], prepend=sequence[order[0]]) != 0
+    )
+    rank = np.empty(len(time), np.int64)
+    rank[order] = np.cumsum(changes)
+    return rank
+
+
+def _newest(lane: Ints, rank: Ints) -> tuple[NDArray[np.bool_], Ints]:
     """Tell which places are newer than all before in their lane, and where the newest so far stands."""
     places = np.arange(len(lane))
-    rank = np.unique(time, return_inverse=True)[1]
     top = np.maximum.accumulate(lane * len(lane) + rank)
     newer = np.diff(top, prepend=-1) > 0
     return newer, np.maximum.accumulate(np.where(newer, places, 0))

@@ -1,268 +1,302 @@
-"""The states of many series, and the step that moves them on: (state, tick) -> (state, forecast).
+"""The states of many series, and the step that moves them on: (state, events) -> (state, forecast).
 
 Nothing else decides the result: no clock and no randomness enter, and the size of the micro-batches does not
 change a bit (`Session.self_test` checks that of the runtime).
 
-Legend: n ticks of a batch, a of them accepted, S horizon steps, Q quantile levels; M = 1: a tick is one price.
+Legend: n ticks of a batch, a of them admitted as events, S horizon steps, M prices of a block, Q quantile levels.
 
-Comes in: a session and ticks. Goes out: forecasts, and a reason for every tick without one. Knows numpy only;
-imported by stream.
+Comes in: a session and events. Goes out: forecasts, and what each forecast was before its outcome came. Knows numpy
+only; imported by engine, shadow and inspection.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import IntegrityError, ModelError
-from models.observation import Forecast, Observation, State
+from models.errors import ModelError
+from models.observation import LEVELS, MEDIAN, Forecast, Observation
+from pipeline.arena import Arena, Column
+from pipeline.book import FIRST_US, LAST_US, NEVER
 from pipeline.calendar_features import FEATURES, ahead, calendar
-from pipeline.rounds import Rounds, rounds
+from pipeline.events import Events
+from pipeline.metadata import Metadata
+from pipeline.rounds import Rounds
+from pipeline.rules import RuleConfig
 from pipeline.session import GRAIN, Session
-from pipeline.ticks import Reason, Ticks
+from pipeline.ticks import Layout, Reason
 
-NAME = re.compile(r"(?=.{1,64}$)\^?[A-Za-z0-9][A-Za-z0-9._:=~^-]*(?:/[A-Za-z0-9][A-Za-z0-9._:=~^-]*)*")
-"""Names of series: EURUSD=X, ^GSPC, BTC/USDT, NASDAQ:AAPL. No part begins with a dot, so none is a path upwards."""
+_QUARTILES = (LEVELS.index(0.25), LEVELS.index(0.75))
+_NORMAL_QUARTILES = 1.349
+"""Interquartile range of the standard normal."""
 
-FIRST_US = -2_208_988_800_000_000
-"""1900-01-01, the earliest time that is taken."""
-
-LAST_US = 7_258_118_400_000_000
-"""2200-01-01; times before it are taken."""
-
-_NEVER = -(2**62)
-_FORECAST = tuple(Forecast.__dataclass_fields__)
+_HOUR_US = 3_600_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Applied:
-    """What a batch gave.
+class Walked:
+    """What the events of a batch gave, in the order of arrival.
 
     Attributes
     ----------
-    reason : uint8 [n]
-        `Reason` of each tick; 0 where it was accepted.
-    tick : int64 [a]
-        The accepted ticks, ascending.
-    forecast : Forecast
-        Row i was made right after tick `tick[i]`; its step s is for the s-th tick of that series after it.
+    refused : uint8 [a]
+        0, or the `Reason` why the event was not taken in after all.
+    quantile : float64 [a, S, M, Q]
+        Forecast made right after the event; its step s is for the s-th tick of that series after it.
+    loc, scale : float32 [a, S, M]
+    count : int64 [a]
+        Ticks that the series has shown up to and with this one.
+    before : tuple of float64 [a, M, Q], float32 [a, M], float32 [a, M]
+        Quantiles, location and scale of the forecast that this event is the outcome of; NaN at the first tick.
+    row : int64 [a]
+        Row of the per-series parameters.
     """
 
-    reason: NDArray[np.uint8]
-    tick: NDArray[np.int64]
-    forecast: Forecast
+    refused: NDArray[np.uint8]
+    quantile: NDArray[np.float64]
+    loc: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    count: NDArray[np.int64]
+    before: tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]
+    row: NDArray[np.int64]
 
 
-class Stream:
-    """The states of many series, one contiguous array a tensor, and the step that moves them on.
+class States:
+    """The states of many series under one model.
 
     Parameters
     ----------
     session : Session
+    layout : Layout
+        What ticks hold.
     max_series : int
         Most series that are carried.
 
     Raises
     ------
     ModelError
-        When the model needs more than a price and its time: covariates that are not of the calendar, or several prices
-        at once.
+        The model needs prices or covariates that ticks do not hold.
     """
 
-    def __init__(self, session: Session, *, max_series: int) -> None:
-        _servable(session)
-        self.session = session
-        self.max_series = max_series
-        self._slot: dict[str, int] = {}
-        self._arena = self._fresh(0)
+    def __init__(self, session: Session, layout: Layout, max_series: int) -> None:
+        check_servable(session.metadata, layout)
+        self.session, self.layout = session, layout
+        m = session.metadata
+        self.arena = Arena(
+            {
+                "row": Column(dtype="int64"),
+                "accepted": Column(dtype="int64", fresh=NEVER),
+                "count": Column(dtype="int64"),
+                "held": Column(dtype="float64", fresh=np.nan),
+                "quantile": Column(dtype="float64", shape=(m.horizon, m.block, len(LEVELS)), fresh=np.nan),
+                "loc": Column(dtype="float32", shape=(m.block,), fresh=np.nan),
+                "scale": Column(dtype="float32", shape=(m.block,), fresh=np.nan),
+                **{f"state.{s.name}": Column(dtype=s.dtype, shape=s.shape, fresh=s.initial) for s in m.state},
+            },
+            max_series,
+        )
+        self._state = [s.name for s in m.state]
+        self._priced = [f"state.{s.name}" for s in m.state if s.unit == "price"]
 
-    def apply(self, ticks: Ticks) -> Applied:
-        """Take in a batch: refuse what cannot be a tick, then one call of the model for each round.
+    def seat(self, names: list[str]) -> None:
+        """Give rows to new series, the next ones."""
+        used = self.arena.used
+        self.arena.seat(used + len(names))
+        self.arena["row"][used : used + len(names)] = self.session.rows(names)
 
-        Either the whole batch is taken in or, when the model fails, none of it. A tick that is refused leaves
-        the state bit for bit as it was and does not reach the model.
+    def walk(self, events: Events, plan: Rounds, rules: RuleConfig | None = None) -> tuple[Walked, dict[str, NDArray]]:
+        """Take the rounds one after the other. Nothing is changed: `keep` stores the rows that come back.
+
+        Rounds are filled up to whole grains with rows that have no price, so that bits do not depend on how many
+        series tick together.
+
+        Parameters
+        ----------
+        events : Events
+        plan : Rounds
+            Their order.
+        rules : RuleConfig, optional
+            Judge events by what the series showed last; left out, `events.refused` stands.
         """
-        reason = self._screen(ticks)
-        slot, new = self._seats(ticks.name, reason)
-        kept = np.flatnonzero(reason == 0)
-        if len(kept) == 0:
-            return Applied(reason=reason, tick=kept, forecast=self._blank(0))
-        self._seat(new)
-        moment, price = ticks.time[kept], ticks.price[kept]
-        plan = rounds(slot[kept], moment, price, self._arena["time"], self._arena["price"])
-        reason[kept] = plan.reason
-        if len(plan.tick) == 0:
-            return Applied(reason=reason, tick=plan.tick, forecast=self._blank(0))
-        forecast, state = self._walk(plan, moment[plan.tick], price[plan.tick])
-        self._keep(plan, state, slot[kept][plan.tick], moment[plan.tick], price[plan.tick])
-        self._slot |= new
-        arrival = np.argsort(plan.tick)
-        rows = {name: getattr(forecast, name)[arrival] for name in _FORECAST}
-        return Applied(reason=reason, tick=kept[plan.tick[arrival]], forecast=Forecast(**rows))
+        ordered = events.take(plan.event)
+        filled = -(-int(plan.width[0]) // GRAIN) * GRAIN
+        slot = np.concatenate((plan.slot, np.repeat(plan.slot[:1], filled - len(plan.slot))))
+        rows = {name: self.arena[name][slot] for name in self.arena.columns}
+        pieces, start = [], 0
+        for width in plan.width.tolist():
+            pieces.append(self._round(ordered.take(slice(start, start + width)), rows, rules))
+            start += width
+        arrival = np.empty(len(plan.event), np.int64)
+        arrival[plan.event] = np.arange(len(plan.event))
+        return _joined(pieces, arrival), {name: x[: len(plan.slot)] for name, x in rows.items()}
 
-    def names(self) -> list[str]:
-        """List the series in the order of their first tick."""
-        return list(self._slot)
+    def keep(self, plan: Rounds, rows: dict[str, NDArray]) -> None:
+        """Store the rows of a walk."""
+        for name, x in rows.items():
+            self.arena[name][plan.slot] = x
 
-    def arrays(self) -> dict[str, NDArray]:
-        """Give everything that is carried, a row for each of `names`: time, price, row and `state.<name>`."""
-        return {key: x[: len(self._slot)] for key, x in self._arena.items()}
-
-    def restore(self, names: list[str], arrays: dict[str, NDArray]) -> None:
-        """Go on from what `names` and `arrays` gave."""
-        expected = {key: (x.dtype, (len(names), *x.shape[1:])) for key, x in self._arena.items()}
-        if expected != {key: (x.dtype, x.shape) for key, x in arrays.items()}:
-            raise IntegrityError(f"snapshot: its arrays do not fit the {len(names)} series of this model. Start again")
-        self._slot = {name: i for i, name in enumerate(names)}
-        self._arena = dict(arrays)
-
-    def _screen(self, ticks: Ticks) -> NDArray[np.uint8]:
-        """Find what is wrong with a tick by itself."""
-        lower, upper = self.session.metadata.domain
-        reason = ticks.reason.copy()
-        faults = {
-            Reason.TIME: (ticks.time < FIRST_US) | (ticks.time >= LAST_US),
-            Reason.NOT_FINITE: ~np.isfinite(ticks.price),
-            Reason.DOMAIN: (ticks.price <= lower) | (ticks.price >= upper),
-        }
-        for fault, found in faults.items():
-            reason[(reason == 0) & found] = fault
-        return reason
-
-    def _seats(self, names: list[str], reason: NDArray[np.uint8]) -> tuple[NDArray[np.int64], dict[str, int]]:
-        """Find the slot of each tick, and give slots to new series while there are some left."""
-        find = self._slot.get
-        slot = np.array([find(name, -1) for name in names], dtype=np.int64)
-        new: dict[str, int] = {}
-        for i in np.flatnonzero((slot < 0) & (reason == 0)).tolist():
-            name, free = names[i], len(self._slot) + len(new)
-            if name not in new and not NAME.fullmatch(name):
-                reason[i] = Reason.NAME
-            elif name not in new and free >= self.max_series:
-                reason[i] = Reason.LIMIT
-            else:
-                slot[i] = new.setdefault(name, free)
-        return slot, new
-
-    def _seat(self, new: dict[str, int]) -> None:
-        """Make room for new series; they count as carried only when the batch is done."""
-        used, capacity = len(self._slot), len(self._arena["row"])
-        if used + len(new) > capacity:
-            grown = self._fresh(max(used + len(new), min(2 * capacity, self.max_series)))
-            for key, x in self._arena.items():
-                grown[key][:used] = x[:used]
-            self._arena = grown
-        self._arena["row"][used : used + len(new)] = self.session.rows(new)
-
-    def _fresh(self, capacity: int) -> dict[str, NDArray]:
-        """Build the arrays of series that have shown nothing yet."""
-        return {
-            "time": np.full(capacity, _NEVER, dtype=np.int64),
-            "price": np.full(capacity, np.nan),
-            "row": np.zeros(capacity, dtype=np.int64),
-            **{f"state.{name}": x for name, x in self.session.initial(capacity).items()},
-        }
-
-    def _walk(self, plan: Rounds, moment: NDArray[np.int64], price: NDArray[np.float64]) -> tuple[Forecast, State]:
-        """Take the rounds one after the other; each is a prefix of the series gathered at the start.
-
-        Rounds are filled up to whole grains with rows that have no price, so that bits do not depend on how
-        many series tick together.
-        """
-        full = -(-plan.width // GRAIN) * GRAIN
-        where = np.arange(len(price)) + np.repeat(np.cumsum(full - plan.width) - (full - plan.width), plan.width)
-        slot = np.concatenate((plan.slot, np.repeat(plan.slot[:1], full[0] - len(plan.slot))))
-        state = {s.name: self._arena[f"state.{s.name}"][slot] for s in self.session.metadata.state}
-        observation = self._observe(slot, where, int(full.sum()), moment, price, plan.gap)
-        forecast = self._blank(len(observation.price))
-        start = 0
-        for width, rows in zip(plan.width.tolist(), full.tolist(), strict=True):
-            now = slice(start, start + rows)
-            given, following = self.session.step(
-                Observation(
-                    price=observation.price[now],
-                    mask=observation.mask[now],
-                    series=observation.series[:rows],
-                    past=observation.past[now],
-                    future=observation.future[now],
-                    elapsed=observation.elapsed[now],
-                ),
-                {name: x[:rows] for name, x in state.items()},
-            )
-            for name in _FORECAST:
-                getattr(forecast, name)[now] = getattr(given, name)
-            for name, x in following.items():
-                state[name][:width] = x[:width]
-            start += rows
-        kept = {name: getattr(forecast, name)[where] for name in _FORECAST}
-        return Forecast(**kept), {name: x[: len(plan.slot)] for name, x in state.items()}
-
-    def _observe(
-        self,
-        slot: NDArray[np.int64],
-        where: NDArray[np.int64],
-        total: int,
-        moment: NDArray[np.int64],
-        price: NDArray[np.float64],
-        gap: NDArray[np.int64],
-    ) -> Observation:
-        """Lay the ticks of all rounds out in rows, with rows between them that have no price."""
-        m = self.session.metadata
-        prices, elapsed, mask = np.full((total, 1), np.nan), np.ones(total, np.float32), np.zeros((total, 1), bool)
-        prices[where, 0], elapsed[where], mask[where] = price, self._elapsed(gap), True
-        times = np.zeros(total, np.int64)
-        times[where] = moment
-        return Observation(
-            price=prices,
-            mask=mask,
-            series=self._arena["row"][slot],
-            past=calendar(m.past, times),
-            future=ahead(m.future, times, m.bar_us or 0, m.horizon),
-            elapsed=elapsed,
+    def _round(self, events: Events, rows: dict[str, NDArray], rules: RuleConfig | None) -> Walked:
+        """Take in one event of each of the first series of `rows`, which move on in place."""
+        width = len(events)
+        now = {name: x[:width] for name, x in rows.items()}
+        before = now["quantile"][:, 0].copy(), now["loc"].copy(), now["scale"].copy()
+        refused = events.refused if rules is None else self._judge(events, now, rules)
+        adjusted = ~np.isnan(events.factor)
+        if adjusted.any():
+            self._adjust(now, adjusted & (refused == 0), events.factor)
+        taken = (refused == 0) & ~adjusted
+        forecast = self._step(events, taken, rows)
+        shown = refused == 0
+        for name, given in (
+            ("quantile", forecast.quantile),
+            ("loc", forecast.loc[:, 0]),
+            ("scale", forecast.scale[:, 0]),
+        ):
+            now[name][shown] = given[:width][shown]
+        now["accepted"][taken] = events.time[taken]
+        now["count"][taken] += 1
+        now["held"][taken] = np.nan
+        jumps = refused == Reason.JUMP
+        now["held"][jumps] = events.price[jumps, 0]
+        return Walked(
+            refused=refused,
+            quantile=forecast.quantile[:width],
+            loc=forecast.loc[:width],
+            scale=forecast.scale[:width],
+            count=now["count"].copy(),
+            before=before,
+            row=now["row"],
         )
 
-    def _keep(
-        self,
-        plan: Rounds,
-        state: State,
-        slot: NDArray[np.int64],
-        moment: NDArray[np.int64],
-        price: NDArray[np.float64],
-    ) -> None:
-        """Store the states, and of each series the time and price of its last tick, which stands last."""
-        for name, x in state.items():
-            self._arena[f"state.{name}"][plan.slot] = x
-        self._arena["time"][slot] = moment
-        self._arena["price"][slot] = price
+    def _step(self, events: Events, taken: NDArray[np.bool_], rows: dict[str, NDArray]) -> Forecast:
+        """Call the model for one round; the rows' states move on in place."""
+        m, width = self.session.metadata, len(events)
+        filled = -(-width // GRAIN) * GRAIN
+        gap = events.time - rows["accepted"][:width]
+        moment = _filled(events.time, filled, 0)
+        prices = _filled(np.where(taken[:, None], events.price, np.nan), filled, np.nan)
+        observation = Observation(
+            price=prices,
+            mask=~np.isnan(prices),
+            series=rows["row"][:filled],
+            past=_columns(m.past, self.layout.past, calendar, events.past, moment),
+            future=self._ahead(events.future, moment),
+            elapsed=_filled(self._elapsed(gap), filled, 1.0),
+        )
+        state = {name: rows[f"state.{name}"][:filled] for name in self._state}
+        forecast, following = self.session.step(observation, state)
+        for name, x in following.items():
+            rows[f"state.{name}"][:width] = x[:width]
+        return forecast
+
+    def _ahead(self, given: NDArray[np.float32], moment: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Lay out what is known ahead, [B, S, K]: given with the tick, or of the calendar."""
+        m = self.session.metadata
+
+        def of_calendar(names: tuple[str, ...], times: NDArray[np.int64]) -> NDArray[np.float32]:
+            return ahead(names, times, m.bar_us or 0, m.horizon)
+
+        return _columns(m.future, self.layout.future, of_calendar, given, moment, m.horizon)
+
+    def _judge(self, events: Events, now: dict[str, NDArray], rules: RuleConfig) -> NDArray[np.uint8]:
+        """Hold each tick against what its series showed last."""
+        refused = events.refused.copy()
+        tick = np.isnan(events.factor)
+        m = self.session.metadata
+        if rules.grid == "reject" and m.bar_us is not None:
+            gap, unit = events.time - now["accepted"], min(m.bar_us, _HOUR_US)
+            off = (gap % unit != 0) | ((2 * gap < m.bar_us) & (m.bar_us > _HOUR_US))
+            refused[tick & off & (now["accepted"] != NEVER)] = Reason.OFF_GRID
+        if rules.jump != "accept" and m.block == 1:
+            price, next_step = events.price[:, 0], now["quantile"][:, 0, 0]
+            reach = rules.jump_scales * (next_step[:, _QUARTILES[1]] - next_step[:, _QUARTILES[0]]) / _NORMAL_QUARTILES
+            far = tick & (reach > 0) & (np.abs(price - next_step[:, MEDIAN]) > reach)
+            if rules.jump == "hold":
+                far &= ~(np.abs(price - now["held"]) <= reach)
+            refused[far & (refused == 0)] = Reason.JUMP
+        return refused
+
+    def _adjust(self, now: dict[str, NDArray], which: NDArray[np.bool_], factor: NDArray[np.float64]) -> None:
+        """Multiply all that is carried in units of the price."""
+        for name in (*self._priced, "held"):
+            x = now[name]
+            around = (-1,) + (1,) * (x.ndim - 1)
+            x[which] = (x[which] * factor[which].reshape(around)).astype(x.dtype)
 
     def _elapsed(self, gap: NDArray[np.int64]) -> NDArray[np.float32]:
         """Turn gaps in microseconds into bars; 1 at the first tick of a series."""
         bar = self.session.metadata.bar_us
         return np.where(gap > LAST_US - FIRST_US, 1.0, gap / bar if bar else 1.0).astype(np.float32)
 
-    def _blank(self, batch: int) -> Forecast:
-        """Make room for `batch` forecasts."""
-        around = (batch, self.session.metadata.horizon, 1)
-        return Forecast(
-            quantile=np.empty((*around, len(self.session.metadata.levels))),
-            loc=np.empty(around, dtype=np.float32),
-            scale=np.empty(around, dtype=np.float32),
-            df=np.empty(batch, dtype=np.float32),
-        )
+
+def _columns(
+    names: tuple[str, ...],
+    given_names: tuple[str, ...],
+    of_calendar: Callable[[tuple[str, ...], NDArray[np.int64]], NDArray[np.float32]],
+    given: NDArray[np.float32],
+    moment: NDArray[np.int64],
+    *around: int,
+) -> NDArray[np.float32]:
+    """Lay covariates out for the model, [B, ..., names]: each of the calendar, or as it came with the tick."""
+    if not any(name in given_names for name in names):
+        return of_calendar(names, moment)
+    columns = np.zeros((len(moment), *around, len(names)), np.float32)
+    for k, name in enumerate(names):
+        if name in given_names:
+            columns[: len(given), ..., k] = given[..., given_names.index(name)]
+        else:
+            columns[..., k] = of_calendar((name,), moment)[..., 0]
+    return columns
 
 
-def _servable(session: Session) -> None:
-    """Refuse a model that needs more than a tick has: one price, and what its time says."""
-    m = session.metadata
-    beside = [name for name in (*m.past, *m.future) if name not in FEATURES]
-    if beside or m.block != 1:
-        needs = ", ".join(beside) or f"{m.block} prices at once"
+def _filled(x: NDArray, length: int, blank: float) -> NDArray:
+    """Fill an array up to a length of rows."""
+    if len(x) == length:
+        return x
+    return np.concatenate((x, np.full((length - len(x), *x.shape[1:]), blank, x.dtype)))
+
+
+def _joined(pieces: list[Walked], arrival: NDArray[np.int64]) -> Walked:
+    """Put the rounds together, in the order of arrival."""
+
+    def whole(parts: list[NDArray]) -> NDArray:
+        return np.concatenate(parts)[arrival] if len(parts) > 1 else parts[0][arrival]
+
+    single = {
+        name: whole([getattr(p, name) for p in pieces])
+        for name in ("refused", "quantile", "loc", "scale", "count", "row")
+    }
+    quantile, loc, scale = (whole([p.before[k] for p in pieces]) for k in range(3))
+    return Walked(**single, before=(quantile, loc, scale))
+
+
+def check_servable(m: Metadata, layout: Layout) -> None:
+    """Refuse a model that needs more than a tick of this layout has.
+
+    Raises
+    ------
+    ModelError
+        Which names what is missing.
+    """
+    beside = [
+        name
+        for names, given in ((m.past, layout.past), (m.future, layout.future))
+        for name in names
+        if name not in FEATURES and name not in given
+    ]
+    if m.task != "forecast" or m.block != layout.block or beside:
+        needs = "to classify" if m.task != "forecast" else ", ".join(beside) or f"{m.block} prices at once"
         raise ModelError(
-            f"model {m.name} needs {needs}; a tick has one price and a time, which gives {', '.join(FEATURES)} and no "
-            "other covariates. Serve another model"
+            f"model {m.name} needs {needs}; a tick here has {layout.block} price(s), a time, and the covariates "
+            f"{', '.join((*layout.past, *layout.future)) or 'none'}. Serve another model, or begin a journal with it"
+        )
+    if set(m.future) - set(FEATURES) and m.horizon != layout.horizon:
+        raise ModelError(
+            f"model {m.name} reads covariates {m.horizon} steps ahead; ticks here hold {layout.horizon}. Begin a new "
+            "journal with it"
         )
     counts = {"elapsed bars": "elapsed" in m.inputs, f"{', '.join(m.future)} some bars ahead": bool(m.future)}
     if m.bar_us is None and (reads := [what for what, read in counts.items() if read]):
@@ -270,3 +304,9 @@ def _servable(session: Session) -> None:
             f"model {m.name} reads {' and '.join(reads)} but has grid {m.grid!r}: its bars have no length. Export it "
             "with a bar grid"
         )
+
+
+def layout_of(m: Metadata) -> Layout:
+    """Give what a tick must hold for a model."""
+    past, future = (tuple(n for n in names if n not in FEATURES) for names in (m.past, m.future))
+    return Layout(block=m.block, horizon=m.horizon if future else 1, past=past, future=future)

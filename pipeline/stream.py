@@ -1,313 +1,432 @@
-"""Run a model over lines of ticks: one forecast a tick, one dead letter a refused line, and a way to go on.
+"""The stream that never loses or repeats a tick: lines in, forecasts out, everything between in a journal.
 
-The same lines give the same bytes, however they are cut into batches and wherever a run was killed and resumed:
-a snapshot holds the states and how much of the input and the outputs belongs to them.
+Each micro-batch is parsed, judged, stepped, committed to the journal in one transaction, and only then given out. After
+a kill at any moment the journal's states are loaded, what is newer is stepped again and must give the bits that were
+journaled, and the outputs are cut or completed to what was committed.
 
-Legend: S horizon steps, Q quantile levels.
+Legend: n lines of a batch, a of them accepted, S horizon steps, M prices of a block, Q quantile levels.
 
-Comes in: a session and lines of ticks. Goes out: JSON lines. Knows numpy and orjson; imported by replay and the
-command line.
+Comes in: blocks of lines. Goes out: answers, and JSON lines in files. Knows numpy and orjson; imported by drive, serve
+and the command line.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
-from models.errors import ConfigError, DataError, IntegrityError
-from models.observation import MEDIAN
-from pipeline import snapshot as snapshots
-from pipeline.session import Session
-from pipeline.states import Applied, Stream
-from pipeline.ticks import DEAD, MALFORMED, SENTENCES, Reason, Ticks, lines, parser
+from models.errors import ConfigError, IntegrityError, ModelError
+from pipeline.arena import PAGE
+from pipeline.fingerprint import fingerprint
+from pipeline.head import Head
+from pipeline.history import History
+from pipeline.journal import Batch, Journal
+from pipeline.lines import Block
+from pipeline.lineup import SERVING, Lineup
+from pipeline.outputs import FileOutput, Sink
+from pipeline.pages import Pages
+from pipeline.recovery import BOOK, GREETING, missing_output, recover
+from pipeline.rendering import Label, dead_letters, forecasts
+from pipeline.stream_config import StreamConfig
+from pipeline.stream_core import Applied, Core
+from pipeline.ticks import Layout, Parser, Reason, Ticks, parser
 
-TEXT_BYTES = 512
-"""How much of a refused line its dead letter quotes."""
+Past = Callable[[Layout], Iterable[Ticks]]
+"""Gives ticks to begin with."""
 
-_REASONS = len(Reason)
+_TOO_LONG = b"["
+"""What is read in the place of a line above the bound: no tick, neither as JSON nor as CSV."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamConfig:
-    """Settings of a run. None of them changes a forecast, but for `max_series` and `max_line_bytes`.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What one block of lines gave.
 
     Attributes
     ----------
-    batch : int
-        Most lines that are taken in together, 1 to 100,000.
-    max_series : int
-        Most series that are carried; ticks of further ones are refused. 1 to 100,000,000.
-    max_line_bytes : int
-        Longest line that is read, 64 bytes to 16 MiB.
-    snapshot_every : int
-        Batches between two snapshots, at least 1.
+    forecasts : bytes
+        JSON lines, one for each accepted tick, in the order of arrival.
+    refused : bytes
+        JSON lines, one for each dead letter.
+    counts : dict of int
+        Lines by reason code; those that hold nothing are left out.
+    repeated : bool
+        The request was answered before, and this is that answer again.
     """
 
-    batch: int = 1000
-    max_series: int = 1_000_000
-    max_line_bytes: int = 65_536
-    snapshot_every: int = 100
+    forecasts: bytes
+    refused: bytes
+    counts: dict[str, int]
+    repeated: bool = False
 
-    def __post_init__(self) -> None:
-        ranges = {"batch": 100_000, "max_series": 10**8, "max_line_bytes": 2**24, "snapshot_every": 10**9}
-        for name, most in ranges.items():
-            value, least = getattr(self, name), 64 if name == "max_line_bytes" else 1
-            if type(value) is not int or not least <= value <= most:
-                raise ConfigError(f"stream.{name} is {value!r}; expected a whole number from {least} to {most}")
+    @property
+    def accepted(self) -> int:
+        """Ticks that were taken in."""
+        return self.counts.get(Reason.ACCEPTED.code, 0)
 
+    def to_bytes(self) -> bytes:
+        """Write it for the journal."""
+        texts = {"forecasts": self.forecasts.decode(), "refused": self.refused.decode()}
+        return orjson.dumps(texts | {"counts": self.counts})
 
-@dataclass(frozen=True, kw_only=True)
-class StreamReport:
-    """What a run did; after a resume the counts are those of the whole run, the seconds those of this part."""
-
-    ticks: int
-    """Lines that held something: forecasts + holes + rejected."""
-    forecasts: int
-    holes: int
-    """Ticks whose price was null."""
-    rejected: dict[str, int]
-    """Dead letters by reason; reasons that did not occur are left out."""
-    seconds: float
-    ticks_per_second: float
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Answer:
+        """Read what `to_bytes` wrote, as a repetition."""
+        told = orjson.loads(data)
+        texts = {name: told[name].encode() for name in ("forecasts", "refused")}
+        return cls(**texts, counts=told["counts"], repeated=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Position:
-    """How far a run is: lines read, bytes written, lines by reason."""
-
-    lines: int = 0
-    out_bytes: int = 0
-    dead_bytes: int = 0
-    counts: tuple[int, ...] = (0,) * _REASONS
-
-    def after(self, block: list[bytes], applied: Applied, out: bytes, dead: bytes) -> _Position:
-        """Move on by one batch."""
-        more = np.bincount(applied.reason, minlength=_REASONS).tolist()
-        return _Position(
-            lines=self.lines + len(block),
-            out_bytes=self.out_bytes + len(out),
-            dead_bytes=self.dead_bytes + len(dead),
-            counts=tuple(a + b for a, b in zip(self.counts, more, strict=True)),
-        )
-
-
-def run(
-    session: Session,
-    source: Path | io.BufferedIOBase,
-    out: Path | IO[bytes],
-    dead_letters: Path | IO[bytes],
-    *,
-    config: StreamConfig | None = None,
-    snapshot: Path | None = None,
-    resume: bool = False,
-    history: io.BufferedIOBase | None = None,
-    on_progress: Callable[[int], None] | None = None,
-) -> StreamReport:
-    """Forecast after every tick of a source, until it ends.
-
-    Each forecast is a JSON line with `series`, `origin_time`, `model`, `sha256` (its first 12 digits), `median`
-    [S] and `quantiles` [S, Q] at `models.observation.LEVELS`: step s is for the s-th tick of that series after
-    the one at `origin_time`, and was made from ticks up to and including it. Numbers are written in their
-    shortest form that reads back to the same bits.
+class Stream:
+    """A stream of ticks under one lineup of models.
 
     Parameters
     ----------
-    session : Session
-    source : Path or buffered binary file
-        JSON lines or CSV, see `pipeline.ticks`.
-    out, dead_letters : Path or binary file
-        Files at a path are begun anew; when the run is resumed, cut to what the snapshot had committed.
+    lineup : Lineup
+        Models of a new stream; a journal that exists goes on with its own.
     config : StreamConfig, optional
-    snapshot : Path, optional
-        Where to keep what a resumed run needs; `out` and `dead_letters` must be paths then.
-    resume : bool
-        Go on from the snapshot, or start where there is none yet. The source is given from its start again.
-    history : buffered binary file, optional
-        Ticks that the states take in first, without forecasts: the series start warm. Left out, they start cold, and
-        their first forecasts are those for a series that has shown nothing.
-    on_progress : callable, optional
-        Called after each batch with the number of lines read.
+    journal : Journal, optional
+        Left out, nothing survives the process.
+    out, dead : Sink, optional
+        Where forecasts and dead letters go; left out, they are in the answers alone.
+    history : callable, optional
+        Gives, for the layout of ticks, those that the states of a new stream take in first, without forecasts.
+    rebase : bool
+        Go on with a journal that was written with another runtime or on another kind of processor.
 
     Raises
     ------
-    IntegrityError
-        When the snapshot is damaged or of another model, or files are shorter than it committed.
-    DataError
-        When the source is shorter than what the snapshot had read.
     ModelError
-        When the model cannot be served, or a snapshot is asked for and the runtime's bits depend on the batch.
+        A model cannot be served, or its bits depend on the batch on this machine.
+    IntegrityError
+        The journal or an output is damaged, or belongs elsewhere.
+    ConfigError
+        A setting differs from the journal's.
     """
-    config = config or StreamConfig()
-    started = time.perf_counter()
-    stream = Stream(session, max_series=config.max_series)
-    if history is not None:
-        for _, ticks in _blocks(history, config, 0):
-            stream.apply(ticks)
-    paths = isinstance(out, Path) and isinstance(dead_letters, Path)
-    position = begun = _begin(stream, snapshot, resume=resume, paths=paths, batch=config.batch)
-    with (
-        _opened(source) as reader,
-        _written(out, position.out_bytes) as writer,
-        _written(dead_letters, position.dead_bytes) as refused,
-    ):
-        for batch, (block, ticks) in enumerate(_blocks(reader, config, position.lines), start=1):
-            applied = stream.apply(ticks)
-            given, dead = _render(session, ticks, applied), _refuse(position.lines, block, applied)
-            for file, data in ((writer, given), (refused, dead)):
-                file.write(data)
-                file.flush()
-            position = position.after(block, applied, given, dead)
-            if snapshot is not None and batch % config.snapshot_every == 0:
-                _commit(snapshot, stream, position, writer, refused)
-            if on_progress is not None:
-                on_progress(position.lines)
-        if snapshot is not None:
-            _commit(snapshot, stream, position, writer, refused)
-    return _report(begun, position, time.perf_counter() - started)
 
+    def __init__(
+        self,
+        lineup: Lineup,
+        config: StreamConfig | None = None,
+        *,
+        journal: Journal | None = None,
+        out: Sink | None = None,
+        dead: Sink | None = None,
+        history: Past | None = None,
+        rebase: bool = False,
+    ) -> None:
+        self.config = config or StreamConfig()
+        self.journal, self.out, self.dead = journal, out, dead
+        self._broken = False
+        self._credit = 0.0
+        self._since_settled = 0
+        self._parsers: dict[bytes, Parser] = {}
+        opened = journal is None or journal.fresh
+        self.lineup = lineup if opened or journal is None else kept_lineup(journal)
+        self._open()
+        if journal is not None:
+            self.core.session.self_test(self.config.batch)
+        if opened:
+            self._begin(history)
+        else:
+            self._resume(rebase=rebase)
 
-def _begin(stream: Stream, snapshot: Path | None, *, resume: bool, paths: bool, batch: int) -> _Position:
-    """Restore the snapshot, or write an empty one before the first byte of output is touched."""
-    if snapshot is None:
-        if resume:
-            raise ConfigError("resume: expected a snapshot to go on from. Name its path")
-        return _Position()
-    if not paths:
-        raise ConfigError(
-            "snapshot: the outputs must be files at a path, for a resumed run cuts them. Name their paths"
+    def _open(self) -> None:
+        """Make room for the models, with no series yet."""
+        sessions = self.lineup.sessions
+        layout = None
+        if self.journal is not None and not self.journal.fresh:
+            kept = self.journal.about("settings")
+            layout = Layout(**{**kept["layout"], **{n: tuple(kept["layout"][n]) for n in ("past", "future")}})
+            if kept["history"] != self.config.history:
+                raise ConfigError(
+                    f"stream.history is {self.config.history}, but the journal was begun with {kept['history']}. Set "
+                    "it so, or begin a new journal"
+                )
+        self.core = Core(
+            sessions[SERVING],
+            max_series=self.config.max_series,
+            rules=self.config.rules,
+            layout=layout,
+            beside={name: session for name, session in sessions.items() if name != SERVING},
+            burn_in=self.config.burn_in,
         )
-    if not snapshot.parent.is_dir():
-        raise ConfigError(f"snapshot {snapshot}: its folder is not there. Make it, or name another path")
-    if batch > 1:
-        stream.session.self_test(batch)
-    if resume and snapshot.exists():
-        return _restore(snapshot, stream)
-    _save(snapshot, stream, _Position())
-    return _Position()
+        folder = Path("/nowhere") if self.journal is None else self.journal.folder
+        length = 0 if self.journal is None else self.config.history
+        self.history = History(folder / "history.ring", self.core.layout, length)
 
-
-def _save(path: Path, stream: Stream, position: _Position) -> None:
-    header = {"sha256": stream.session.sha256, "position": asdict(position), "names": stream.names()}
-    snapshots.save(path, header, stream.arrays())
-
-
-def _restore(path: Path, stream: Stream) -> _Position:
-    header, arrays = snapshots.read(path)
-    if header["sha256"] != stream.session.sha256:
-        raise IntegrityError(
-            f"snapshot {path}: its states belong to the model {header['sha256']}, but {stream.session.sha256} is "
-            "loaded. Resume with the first, or start again without resuming"
+    def _begin(self, history: Past | None) -> None:
+        """Warm the states and lay down the first batch."""
+        for ticks in history(self.core.layout) if history is not None else ():
+            applied = self.core.apply(ticks)
+            self.history.write(applied.events)
+        label = Label(
+            model=self.core.session.metadata.name, sha256=self.core.session.sha256[:12], version=self.lineup.version
         )
-    stream.restore(header["names"], arrays)
-    return replace(_Position(**header["position"]), counts=tuple(header["position"]["counts"]))
+        book = self.core.book
+        self.head = Head(batch=GREETING, series=len(book), newest=book.newest).labelled(label)
+        self._owners = {role: number for number, role in enumerate(self.lineup.files, start=1)}
+        self._pages = self._paged()
+        if self.journal is None:
+            return
+        everything = np.arange(len(book))
+        for pages in self._pages:
+            pages.touch(everything, GREETING)
+        settings = {"layout": asdict(self.core.layout), "history": self.config.history}
+        batch = Batch(
+            id=GREETING,
+            head=self.head.to_dict(),
+            new=list(enumerate(book.names)),
+            pages=[page for pages in self._pages for page in pages.take(len(pages))],
+        )
+        models = [(self._owners[role], self.lineup.version, role, file) for role, file in self.lineup.files.items()]
+        self.history.flush()
+        self.journal.begin({"settings": settings, "fingerprint": fingerprint()}, models, batch)
+        self._recover_outputs()
 
-
-def _commit(path: Path, stream: Stream, position: _Position, *files: IO[bytes]) -> None:
-    """Bring the outputs to disk, then the snapshot that counts their bytes."""
-    for file in files:
-        os.fsync(file.fileno())
-    _save(path, stream, position)
-
-
-@contextmanager
-def _opened(source: Path | io.BufferedIOBase) -> Iterator[io.BufferedIOBase]:
-    if isinstance(source, Path):
-        try:
-            file = source.open("rb")
-        except OSError as error:
-            raise DataError(f"ticks {source}: cannot be read ({error.strerror}). Check the path") from error
-        with file:
-            yield file
-    else:
-        yield source
-
-
-@contextmanager
-def _written(target: Path | IO[bytes], length: int) -> Iterator[IO[bytes]]:
-    """Open a file to go on after its first `length` bytes, which must be there."""
-    if not isinstance(target, Path):
-        yield target
-        return
-    try:
-        file = target.open("ab")
-    except OSError as error:
-        raise ConfigError(f"output {target}: cannot be written ({error.strerror}). Name another path") from error
-    with file:
-        if file.tell() < length:
+    def _resume(self, *, rebase: bool) -> None:
+        """Go on where the journal ends."""
+        assert self.journal is not None
+        here, there = fingerprint(), self.journal.about("fingerprint")
+        if here != there and not rebase:
             raise IntegrityError(
-                f"{target}: {file.tell()} bytes, but the snapshot had committed {length}. Put the file back, or start "
-                "again without resuming"
+                f"journal {self.journal.path}: written with {there}, opened with {here}: the last bits may differ. Go "
+                "on with --rebase, which keeps every forecast that was given and computes the states anew"
             )
-        file.truncate(length)
-        yield file
+        self._owners = {role: number for role, (number, _) in self.journal.models(self.lineup.version).items()}
+        recovered = recover(self.journal, self.core, self.history, self._owners, exact=not rebase)
+        self.head = recovered.head
+        self.stepped = recovered.stepped
+        self._pages = self._paged()
+        for pages in self._pages:
+            for number, since in recovered.dirty[pages.owner].items():
+                pages.touch(np.array([number * PAGE]), since)
+        self._recover_outputs()
+        if here != there:
+            note = {"kind": "rebase", "from": there, "to": here, "difference": recovered.difference}
+            self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[note]), everything=True)
+            self.journal.rebase({"fingerprint": here})
 
+    def _paged(self) -> list[Pages]:
+        """Follow what changes in the arenas."""
+        states = {SERVING: self.core.serving, **self.core.beside}
+        return [
+            Pages(BOOK, self.core.book.arena),
+            *(Pages(number, states[role].arena) for role, number in self._owners.items()),
+        ]
 
-def _blocks(source: io.BufferedIOBase, config: StreamConfig, skip: int) -> Iterator[tuple[list[bytes], Ticks]]:
-    """Read and parse batches of lines, leaving out the first `skip` lines."""
-    number, head, parse, most = 0, b"", parser(b""), config.max_line_bytes
-    for whole in lines(source, batch=config.batch, max_line_bytes=most):
-        if not head:
-            head = next((line for line in whole if line.strip()), b"")
-            parse = parser(head)
-        block = whole[max(skip - number, 0) :]
-        number += len(whole)
-        if block:
-            yield block, Ticks.from_rows([parse(line) if len(line) <= most else MALFORMED for line in block])
-    if number < skip:
-        raise DataError(
-            f"ticks: the source ended after {number} lines, but {skip} were read before. Give the whole source"
+    def _recover_outputs(self) -> None:
+        """Bring files to what was committed."""
+        assert self.journal is not None
+        for sink, length, dead in ((self.out, self.head.out_bytes, False), (self.dead, self.head.dead_bytes, True)):
+            if isinstance(sink, FileOutput):
+                sink.recover(length, missing_output(self.journal, self.core, dead=dead) if sink.length < length else ())
+
+    def take(self, blocks: Sequence[Block]) -> list[Answer]:
+        """Take in blocks of lines as one micro-batch; it is committed and given out when this returns.
+
+        A request that was answered before is answered alike, and nothing of it is taken in again.
+
+        Raises
+        ------
+        ModelError, DataError, IntegrityError
+            The batch could not be taken in or committed; the stream is of no use any more and must be opened again.
+        """
+        if self._broken:
+            raise ModelError("stream: an earlier batch failed. Open it again: it goes on from its journal")
+        answers: dict[int, Answer] = {}
+        fresh: list[tuple[int, Block]] = []
+        known: set[str] = set()
+        for i, block in enumerate(blocks):
+            before = self._answered(block.request)
+            if before is not None:
+                answers[i] = before
+            elif block.request is None or block.request not in known:
+                fresh.append((i, block))
+                known |= {block.request} if block.request is not None else set()
+        if fresh:
+            self._broken = True
+            answers |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
+            self._broken = False
+        for i, block in enumerate(blocks):
+            if i not in answers:  # the same request twice in one batch
+                first = next(k for k, other in fresh if other.request == block.request)
+                answers[i] = replace(answers[first], repeated=True)
+        return [answers[i] for i in range(len(blocks))]
+
+    def _answered(self, request: str | None) -> Answer | None:
+        if request is None or self.journal is None:
+            return None
+        kept = self.journal.answer(request)
+        return None if kept is None else Answer.from_bytes(kept)
+
+    def _taken(self, blocks: list[Block]) -> list[Answer]:
+        """Parse, step, commit and give out."""
+        ticks = Ticks.joined([self._parsed(block) for block in blocks])
+        applied = self.core.apply(ticks)
+        names = self.core.book.names
+        lines = forecasts(names, applied.events.take(applied.events.accepted), applied.quantile, self.head.label)
+        letters = self._letters(blocks, applied.reason)
+        answers = _answers(blocks, applied, lines, letters)
+        written, dropped = self._capped([letter for part in letters for letter in part])
+        out, dead = b"".join(lines), b"".join(written)
+        head = self._next(applied, len(out), len(dead), dropped)
+        self._commit(
+            head,
+            applied,
+            dead=dead,
+            positions={b.partition: asdict(b.position) for b in blocks if b.position is not None},
+            answers={b.request: a.to_bytes() for b, a in zip(blocks, answers, strict=True) if b.request is not None},
+        )
+        for sink, length, data in ((self.out, head.out_bytes, out), (self.dead, head.dead_bytes, dead)):
+            if sink is not None and data:
+                sink.publish(length - len(data), data)
+        return answers
+
+    def _parsed(self, block: Block) -> Ticks:
+        """Read the lines of a block."""
+        parse = self._parsers.get(block.head)
+        if parse is None:
+            if len(self._parsers) > 1000:
+                self._parsers.clear()
+            parse = self._parsers[block.head] = parser(block.head, self.core.layout)
+        most = self.config.max_line_bytes
+        return parse([line if len(line) <= most else _TOO_LONG for line in block.lines])
+
+    def _letters(self, blocks: list[Block], reason: NDArray[np.uint8]) -> list[list[bytes]]:
+        """Write the dead letters of each block."""
+        letters, start = [], 0
+        for block in blocks:
+            stop = start + len(block.lines)
+            letters.append(dead_letters(block.first, block.lines, reason[start:stop]))
+            start = stop
+        return letters
+
+    def _capped(self, letters: list[bytes]) -> tuple[list[bytes], int]:
+        """Give the letters that still fit in the file of dead letters, and the number of the others."""
+        room = 0 if self.head.dropped else self.config.dead_bytes - self.head.dead_bytes
+        ends = list(accumulate(map(len, letters)))
+        fit = bisect_right(ends, room)
+        return letters[:fit], len(letters) - fit
+
+    def _next(self, applied: Applied, out: int, dead: int, dropped: int) -> Head:
+        """Move the head on by a batch."""
+        more = np.bincount(applied.reason, minlength=len(Reason)).tolist()
+        counts = Counter(self.head.counts) + Counter({r.code: more[r] for r in Reason if r != Reason.BLANK})
+        return replace(
+            self.head,
+            batch=self.head.batch + 1,
+            events=len(applied.events),
+            series=len(self.core.book),
+            newest=self.core.book.newest,
+            counts=dict(counts),
+            out_bytes=self.head.out_bytes + out,
+            dead_bytes=self.head.dead_bytes + dead,
+            dropped=self.head.dropped + dropped,
+            notes=[],
         )
 
+    def _commit(
+        self,
+        head: Head,
+        applied: Applied | None = None,
+        *,
+        everything: bool = False,
+        models: Sequence[tuple[int, int, str, bytes]] = (),
+        **rest: Any,
+    ) -> None:
+        """Bring a batch to disk, with the pages whose turn it is; `head` counts from then on."""
+        if self.journal is None:
+            self.head = head
+            return
+        new: list[tuple[int, str]] = []
+        if applied is not None:
+            rest["events"] = applied.events.to_bytes()
+            rest["forecasts"] = applied.quantile.tobytes()
+            new = list(enumerate(self.core.book.names))[head.series - len(applied.new) :] if applied.new else []
+            self.history.write(applied.events)
+            for pages in self._pages:
+                pages.touch(applied.events.slot, head.batch)
+        batch = Batch(id=head.batch, head=head.to_dict(), new=new, pages=self._due(head.events, everything), **rest)
+        self.journal.commit(batch, models)
+        self.head = head
+        self._since_settled += head.events
+        if self._since_settled > self.config.replay:
+            self.settle()
 
-def _render(session: Session, ticks: Ticks, applied: Applied) -> bytes:
-    """Write the forecasts of a batch as JSON lines."""
-    if len(applied.tick) == 0:
-        return b""
-    model, sha256 = session.metadata.name, session.sha256[:12]
-    quantile = applied.forecast.quantile[:, :, 0]
-    median = np.ascontiguousarray(quantile[..., MEDIAN])
-    origin = np.datetime_as_string(ticks.time[applied.tick].astype("datetime64[us]"), timezone="UTC").tolist()
-    name = [ticks.name[i] for i in applied.tick.tolist()]
-    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    return b"".join(
-        [
-            orjson.dumps(
-                {"series": n, "origin_time": t, "model": model, "sha256": sha256, "median": m, "quantiles": q},
-                option=option,
-            )
-            for n, t, m, q in zip(name, origin, median, quantile, strict=True)
-        ]
-    )
+    def _due(self, events: int, everything: bool) -> list[tuple[int, int, bytes]]:
+        """Choose the pages to write: all of them once in `replay` events, the longest changed first."""
+        dirty = sum(map(len, self._pages))
+        self._credit = dirty if everything else min(self._credit + dirty * events / self.config.replay, dirty)
+        due: list[tuple[int, int, bytes]] = []
+        while self._credit >= 1 and any(map(len, self._pages)):
+            oldest = min((p for p in self._pages if len(p)), key=lambda p: p.oldest or 0)
+            due += oldest.take(1)
+            self._credit -= 1
+        return due
+
+    def settle(self) -> None:
+        """Bring outputs and history to disk, and let the journal forget what nothing needs any more."""
+        if self.journal is None:
+            return
+        for sink in (self.out, self.dead):
+            if sink is not None:
+                sink.settle()
+        self.history.flush()
+        needed = [pages.oldest for pages in self._pages if pages.oldest is not None]
+        # the last batch stays: its head is how far the run is
+        self.journal.forget(min([*needed, self.head.batch]), [BOOK, *(p.owner for p in self._pages)])
+        self._since_settled = 0
+
+    def tend(self) -> bool:
+        """Do a slice of the work that waits beside the ticks; True while more is waiting."""
+        return False
+
+    def close(self) -> None:
+        """Write every page, so that the next start steps nothing again, and close all files."""
+        if self.journal is not None:
+            if not self._broken and any(map(len, self._pages)):
+                self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
+                self.settle()
+            self.journal.close()
+        self.history.close()
+        for sink in (self.out, self.dead):
+            if sink is not None:
+                sink.close()
 
 
-def _refuse(before: int, block: list[bytes], applied: Applied) -> bytes:
-    """Write the dead letters of a batch as JSON lines; `before` lines came before it."""
-    letters: list[dict[str, Any]] = []
-    for i in np.flatnonzero(applied.reason >= DEAD).tolist():
-        reason = Reason(int(applied.reason[i]))
-        text = block[i][:TEXT_BYTES].decode("utf-8", "replace")
-        letters.append({"line": before + i + 1, "reason": reason.code, "sentence": SENTENCES[reason], "text": text})
-    return b"".join(orjson.dumps(letter, option=orjson.OPT_APPEND_NEWLINE) for letter in letters)
+def kept_lineup(journal: Journal) -> Lineup:
+    """Give the models that a journal goes on with."""
+    version = Head(**journal.last().head).version
+    files = {role: file for role, (_, file) in journal.models(version).items()}
+    if SERVING not in files:
+        raise IntegrityError(f"journal {journal.path}: its model is missing. Restore it from a backup")
+    return Lineup(version=version, serving=files.pop(SERVING), beside=files)
 
 
-def _report(begun: _Position, done: _Position, seconds: float) -> StreamReport:
-    def ticks(position: _Position) -> int:
-        return sum(position.counts) - position.counts[Reason.BLANK]
+def _answers(blocks: list[Block], applied: Applied, lines: list[bytes], letters: list[list[bytes]]) -> list[Answer]:
+    """Cut what a batch gave into what each block gave."""
+    if len(blocks) == 1:
+        return [Answer(forecasts=b"".join(lines), refused=b"".join(letters[0]), counts=_counts(applied.reason))]
+    ends = np.cumsum([len(block.lines) for block in blocks])
+    cuts = np.searchsorted(applied.tick, ends).tolist()
+    answers = []
+    for begin, end, first, stop, dead in zip([0, *cuts], cuts, [0, *ends], ends, letters, strict=False):
+        counts = _counts(applied.reason[first:stop])
+        answers.append(Answer(forecasts=b"".join(lines[begin:end]), refused=b"".join(dead), counts=counts))
+    return answers
 
-    return StreamReport(
-        ticks=ticks(done),
-        forecasts=done.counts[Reason.ACCEPTED],
-        holes=done.counts[Reason.HOLE],
-        rejected={r.code: done.counts[r] for r in Reason if r >= DEAD and done.counts[r]},
-        seconds=seconds,
-        ticks_per_second=(ticks(done) - ticks(begun)) / seconds,
-    )
+
+def _counts(reason: NDArray[np.uint8]) -> dict[str, int]:
+    """Count the lines by reason code; blank ones are left out."""
+    count = np.bincount(reason, minlength=len(Reason)).tolist()
+    return {r.code: count[r] for r in Reason if count[r] and r != Reason.BLANK}

@@ -1,0 +1,91 @@
+"""Open a stream with all that belongs to it, and close it.
+
+Comes in: models, and where journal and outputs lie. Goes out: a `Stream`. Imported by the command line and serve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.errors import IntegrityError
+from pipeline.journal import Journal
+from pipeline.lineup import Lineup
+from pipeline.outputs import FileOutput, Sink
+from pipeline.stream import Past, Stream
+from pipeline.stream_config import StreamConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What belongs to a stream.
+
+    Attributes
+    ----------
+    lineup : Lineup
+        Models of a new stream; a journal goes on with its own.
+    journal : Path, optional
+        Its folder; left out, nothing survives the process and files are begun anew.
+    out, dead : Sink, optional
+    history : callable, optional
+        What a new stream takes in first.
+    watched : (folder, name), optional
+        Champion whose later versions are taken over while the stream runs; left out, the model is pinned.
+    rebase : bool
+    """
+
+    lineup: Lineup
+    journal: Path | None = None
+    out: Sink | None = None
+    dead: Sink | None = None
+    history: Past | None = None
+    watched: tuple[Path, str] | None = None
+    rebase: bool = False
+
+
+@contextmanager
+def opened(opening: Opening, config: StreamConfig) -> Iterator[Stream]:
+    """Open a stream; when the block ends without an error, its states are all on disk.
+
+    Raises
+    ------
+    IntegrityError
+        The journal belongs to another model than the one that is pinned.
+    """
+    stream = open_stream(opening, config)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def open_stream(opening: Opening, config: StreamConfig) -> Stream:
+    """Open a stream; the caller closes it."""
+    journal = None if opening.journal is None else Journal(opening.journal, config.durability)
+    try:
+        if journal is None:
+            for sink in (opening.out, opening.dead):
+                if isinstance(sink, FileOutput):
+                    sink.recover(0, ())
+        stream = Stream(
+            opening.lineup,
+            config,
+            journal=journal,
+            out=opening.out,
+            dead=opening.dead,
+            history=opening.history,
+            rebase=opening.rebase,
+        )
+        if opening.watched is None and stream.lineup.sha256 != opening.lineup.sha256:
+            raise IntegrityError(
+                f"journal {opening.journal}: its states belong to the model {stream.lineup.sha256}, but "
+                f"{opening.lineup.sha256} was named. Go on with the first, begin a new journal, or publish the second "
+                "as a champion, which a stream takes over without losing a tick"
+            )
+    except BaseException:
+        if journal is not None:
+            journal.close()
+        raise
+    return stream

@@ -1,0 +1,97 @@
+"""Forecasts and dead letters as JSON lines.
+
+    {"series", "origin_time", "sequence", "model", "sha256", "version", "median": [S], "quantiles": [S][Q]}
+
+with `"warming": true` while a series has shown too little, and `"fallback": true` where covariates were missing. Of
+blocks `median` is [S][M] and `quantiles` [S][M][Q]. Numbers are written in their shortest form that reads back to the
+same bits. Series, origin time, sequence and version together are the id of a forecast.
+
+Legend: a forecasts, S horizon steps, M prices of a block, Q quantile levels.
+
+Comes in: events and quantiles. Goes out: bytes. Knows numpy and orjson; imported by stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from models.observation import MEDIAN
+from pipeline.events import FALLBACK, WARMING, Events
+from pipeline.ticks import DEAD, SENTENCES, Reason
+
+TEXT_BYTES = 512
+"""How much of a refused line its dead letter quotes."""
+
+_MARKS = {
+    0: "",
+    WARMING: ',"warming":true',
+    FALLBACK: ',"fallback":true',
+    WARMING | FALLBACK: ',"warming":true,"fallback":true',
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Label:
+    """Which model a forecast is of: its name, the first 12 digits of its sha256, and the version that serves."""
+
+    model: str
+    sha256: str
+    version: int
+
+
+def forecasts(names: Sequence[str], events: Events, quantile: NDArray[np.float64], label: Label) -> list[bytes]:
+    """Write the forecasts of accepted ticks, a line each.
+
+    The value at step s is for the s-th tick of the series after the one at `origin_time`, and was made from ticks up to
+    and including it.
+
+    Parameters
+    ----------
+    names : sequence of str
+        By slot.
+    events : Events [a]
+    quantile : float64 [a, S, M, Q]
+    label : Label
+    """
+    if len(events) == 0:
+        return []
+    quantile = quantile[:, :, 0] if quantile.shape[2] == 1 else quantile
+    made = orjson.dumps({"model": label.model, "sha256": label.sha256, "version": label.version})[1:-1]
+    marks = [_MARKS[flags] for flags in events.flags.tolist()]
+    origin = np.datetime_as_string(events.time.astype("datetime64[us]"), timezone="UTC").tolist()
+    columns = (
+        [names[i] for i in events.slot.tolist()],  # names of series hold nothing that JSON would escape
+        origin,
+        events.sequence.tolist(),
+        _texts(quantile[..., MEDIAN]),
+        _texts(quantile),
+        marks,
+    )
+    line = '{"series":"%s","origin_time":"%s","sequence":%d,' + made.decode().replace("%", "%%")
+    line += ',"median":%s,"quantiles":%s%s}\n'
+    return [(line % row).encode() for row in zip(*columns, strict=True)]
+
+
+def _texts(x: NDArray[np.float64]) -> list[str]:
+    """Write each row of an array as JSON: all at once, and cut where rows meet."""
+    depth = x.ndim - 1
+    whole = orjson.dumps(np.ascontiguousarray(x), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    opening, closing = "[" * depth, "]" * depth
+    rows = whole[depth + 1 : -depth - 1].split(f"{closing},{opening}")
+    return [f"{opening}{row}{closing}" for row in rows]
+
+
+def dead_letters(first: int, lines: Sequence[bytes], reason: NDArray[np.uint8]) -> list[bytes]:
+    """Write the refused lines with their number and reason; `first` lines came before these."""
+    letters = []
+    for i in np.flatnonzero(reason >= DEAD).tolist():
+        why = Reason(int(reason[i]))
+        text = lines[i][:TEXT_BYTES].decode("utf-8", "replace")
+        letter = {"line": first + i + 1, "reason": why.code, "sentence": SENTENCES[why], "text": text}
+        letters.append(orjson.dumps(letter, option=orjson.OPT_APPEND_NEWLINE))
+    return letters

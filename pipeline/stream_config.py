@@ -1,0 +1,66 @@
+"""Settings of a stream.
+
+Comes in: nothing. Goes out: `StreamConfig`. Imported by config, stream and what drives it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.errors import ConfigError
+from pipeline.journal import Durability
+from pipeline.rules import RuleConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """Settings of a stream. Only `rules`, `max_series`, `max_line_bytes` and `burn_in` show in what it gives.
+
+    Attributes
+    ----------
+    rules : RuleConfig
+        Which ticks are taken.
+    batch : int
+        Most lines that are taken in together, 1 to 100,000.
+    max_series : int
+        Most series that are carried; ticks of further ones are refused. 1 to 100,000,000.
+    max_line_bytes : int
+        Longest line that is read, 64 bytes to 16 MiB.
+    burn_in : int
+        Ticks of a series before its forecasts are no longer marked as warming; 0 or more.
+    durability : {"full", "normal", "none"}
+        What a committed tick survives: full, the loss of power; normal, the death of the process, and the loss of power
+        but for the last moments; none, the death of the process only.
+    replay : int
+        About how many ticks are stepped again after a crash, 1000 or more: states go to disk that often.
+    history : int
+        Latest ticks of each series that are kept to warm a new model's states, 0 to 100,000; each takes about 40 bytes
+        of disk.
+    dead_bytes : int
+        Largest size of the dead letters; beyond it they are counted but not written. 0 or more.
+    """
+
+    rules: RuleConfig = RuleConfig()
+    batch: int = 1000
+    max_series: int = 1_000_000
+    max_line_bytes: int = 65_536
+    burn_in: int = 30
+    durability: Durability = "full"
+    replay: int = 200_000
+    history: int = 256
+    dead_bytes: int = 100_000_000
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "batch": (1, 100_000),
+            "max_series": (1, 10**8),
+            "max_line_bytes": (64, 2**24),
+            "burn_in": (0, 10**9),
+            "replay": (1000, 10**9),
+            "history": (0, 100_000),
+            "dead_bytes": (0, 2**50),
+        }
+        for name, (least, most) in ranges.items():
+            value = getattr(self, name)
+            if type(value) is not int or not least <= value <= most:
+                raise ConfigError(f"stream.{name} is {value!r}; expected a whole number from {least} to {most}")
