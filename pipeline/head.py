@@ -30,6 +30,8 @@ class Head:
         Lines by reason code, of the whole run.
     out_bytes, dead_bytes : int
         Length of the outputs.
+    note_bytes : int
+        Length of the file of notes.
     dropped : int
         Dead letters that were counted and not written.
     model, sha256, version
@@ -47,6 +49,7 @@ class Head:
     counts: dict[str, int] = field(default_factory=dict)
     out_bytes: int = 0
     dead_bytes: int = 0
+    note_bytes: int = 0
     dropped: int = 0
     model: str = ""
     sha256: str = ""

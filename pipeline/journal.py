@@ -189,6 +189,11 @@ class Journal:
             if of == version
         }
 
+    def next_owner(self) -> int:
+        """Give the number of the next model."""
+        with self._integrity():
+            return self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM model").fetchone()[0]
+
     def series(self) -> list[tuple[str, int]]:
         """Give names by slot, and the batch in which each appeared."""
         rows = list(self._rows("series", "slot, name, batch", "ORDER BY slot"))

@@ -16,6 +16,7 @@ from pipeline.lineup import Lineup
 from pipeline.outputs import FileOutput, Sink
 from pipeline.stream import Past, Stream
 from pipeline.stream_config import StreamConfig
+from pipeline.swap import Swap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,8 @@ class Opening:
         Models of a new stream; a journal goes on with its own.
     journal : Path, optional
         Its folder; left out, nothing survives the process and files are begun anew.
-    out, dead : Sink, optional
+    out, dead, told : Sink, optional
+        Forecasts, dead letters, and what happened beside the ticks.
     history : callable, optional
         What a new stream takes in first.
     watched : (folder, name), optional
@@ -40,6 +42,7 @@ class Opening:
     journal: Path | None = None
     out: Sink | None = None
     dead: Sink | None = None
+    told: Sink | None = None
     history: Past | None = None
     watched: tuple[Path, str] | None = None
     rebase: bool = False
@@ -66,7 +69,7 @@ def open_stream(opening: Opening, config: StreamConfig) -> Stream:
     journal = None if opening.journal is None else Journal(opening.journal, config.durability)
     try:
         if journal is None:
-            for sink in (opening.out, opening.dead):
+            for sink in (opening.out, opening.dead, opening.told):
                 if isinstance(sink, FileOutput):
                     sink.recover(0, ())
         stream = Stream(
@@ -75,10 +78,13 @@ def open_stream(opening: Opening, config: StreamConfig) -> Stream:
             journal=journal,
             out=opening.out,
             dead=opening.dead,
+            told=opening.told,
             history=opening.history,
             rebase=opening.rebase,
         )
-        if opening.watched is None and stream.lineup.sha256 != opening.lineup.sha256:
+        if opening.watched is not None:
+            stream.swap = Swap(*opening.watched, stream)
+        elif stream.lineup.sha256 != opening.lineup.sha256:
             raise IntegrityError(
                 f"journal {opening.journal}: its states belong to the model {stream.lineup.sha256}, but "
                 f"{opening.lineup.sha256} was named. Go on with the first, begin a new journal, or publish the second "

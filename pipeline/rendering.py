@@ -13,8 +13,9 @@ Comes in: events and quantiles. Goes out: bytes. Knows numpy and orjson; importe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -95,3 +96,8 @@ def dead_letters(first: int, lines: Sequence[bytes], reason: NDArray[np.uint8]) 
         letter = {"line": first + i + 1, "reason": why.code, "sentence": SENTENCES[why], "text": text}
         letters.append(orjson.dumps(letter, option=orjson.OPT_APPEND_NEWLINE))
     return letters
+
+
+def notes(told: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write what happened beside the ticks, a line each."""
+    return b"".join([orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE) for note in told])

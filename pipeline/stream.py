@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -34,14 +34,29 @@ from pipeline.lines import Block
 from pipeline.lineup import SERVING, Lineup
 from pipeline.outputs import FileOutput, Sink
 from pipeline.pages import Pages
-from pipeline.recovery import BOOK, GREETING, missing_output, recover
-from pipeline.rendering import Label, dead_letters, forecasts
+from pipeline.recovery import BOOK, GREETING, kept_output, recover
+from pipeline.rendering import Label, dead_letters, forecasts, notes
+from pipeline.shadow import Shadow
+from pipeline.states import States
 from pipeline.stream_config import StreamConfig
 from pipeline.stream_core import Applied, Core
 from pipeline.ticks import Layout, Parser, Reason, Ticks, parser
 
 Past = Callable[[Layout], Iterable[Ticks]]
 """Gives ticks to begin with."""
+
+
+class Tended(Protocol):
+    """Work beside the ticks, done a slice at a time."""
+
+    def tend(self) -> bool:
+        """Do a slice; True while more is waiting."""
+        ...
+
+    def close(self) -> None:
+        """End what is under way."""
+        ...
+
 
 _TOO_LONG = b"["
 """What is read in the place of a line above the bound: no tick, neither as JSON nor as CSV."""
@@ -96,8 +111,9 @@ class Stream:
     config : StreamConfig, optional
     journal : Journal, optional
         Left out, nothing survives the process.
-    out, dead : Sink, optional
-        Where forecasts and dead letters go; left out, they are in the answers alone.
+    out, dead, told : Sink, optional
+        Where forecasts, dead letters and notes of what happened beside the ticks go; left out, forecasts and letters
+        are in the answers alone.
     history : callable, optional
         Gives, for the layout of ticks, those that the states of a new stream take in first, without forecasts.
     rebase : bool
@@ -121,11 +137,15 @@ class Stream:
         journal: Journal | None = None,
         out: Sink | None = None,
         dead: Sink | None = None,
+        told: Sink | None = None,
         history: Past | None = None,
         rebase: bool = False,
     ) -> None:
         self.config = config or StreamConfig()
-        self.journal, self.out, self.dead = journal, out, dead
+        self.journal = journal
+        self._sinks = {name: sink for name, sink in (("out", out), ("dead", dead), ("note", told)) if sink is not None}
+        self._shadow: Shadow | None = None
+        self.swap: Tended | None = None
         self._broken = False
         self._credit = 0.0
         self._since_settled = 0
@@ -169,11 +189,8 @@ class Stream:
         for ticks in history(self.core.layout) if history is not None else ():
             applied = self.core.apply(ticks)
             self.history.write(applied.events)
-        label = Label(
-            model=self.core.session.metadata.name, sha256=self.core.session.sha256[:12], version=self.lineup.version
-        )
         book = self.core.book
-        self.head = Head(batch=GREETING, series=len(book), newest=book.newest).labelled(label)
+        self.head = Head(batch=GREETING, series=len(book), newest=book.newest).labelled(_label(self.lineup))
         self._owners = {role: number for number, role in enumerate(self.lineup.files, start=1)}
         self._pages = self._paged()
         if self.journal is None:
@@ -218,18 +235,19 @@ class Stream:
 
     def _paged(self) -> list[Pages]:
         """Follow what changes in the arenas."""
-        states = {SERVING: self.core.serving, **self.core.beside}
-        return [
-            Pages(BOOK, self.core.book.arena),
-            *(Pages(number, states[role].arena) for role, number in self._owners.items()),
-        ]
+        return [Pages(BOOK, self.core.book.arena), *self._paged_states(self._owners, self.core.states)]
+
+    @staticmethod
+    def _paged_states(owners: dict[str, int], states: dict[str, States]) -> list[Pages]:
+        return [Pages(number, states[role].arena) for role, number in owners.items()]
 
     def _recover_outputs(self) -> None:
         """Bring files to what was committed."""
         assert self.journal is not None
-        for sink, length, dead in ((self.out, self.head.out_bytes, False), (self.dead, self.head.dead_bytes, True)):
+        for name, sink in self._sinks.items():
             if isinstance(sink, FileOutput):
-                sink.recover(length, missing_output(self.journal, self.core, dead=dead) if sink.length < length else ())
+                length = getattr(self.head, f"{name}_bytes")
+                sink.recover(length, kept_output(self.journal, self.core, name) if sink.length < length else ())
 
     def take(self, blocks: Sequence[Block]) -> list[Answer]:
         """Take in blocks of lines as one micro-batch; it is committed and given out when this returns.
@@ -287,10 +305,14 @@ class Stream:
             positions={b.partition: asdict(b.position) for b in blocks if b.position is not None},
             answers={b.request: a.to_bytes() for b, a in zip(blocks, answers, strict=True) if b.request is not None},
         )
-        for sink, length, data in ((self.out, head.out_bytes, out), (self.dead, head.dead_bytes, dead)):
-            if sink is not None and data:
-                sink.publish(length - len(data), data)
+        self._publish(out=out, dead=dead)
         return answers
+
+    def _publish(self, **data: bytes) -> None:
+        """Give out what was committed; each output ends where the head says."""
+        for name, sink in self._sinks.items():
+            if data.get(name):
+                sink.publish(getattr(self.head, f"{name}_bytes") - len(data[name]), data[name])
 
     def _parsed(self, block: Block) -> Ticks:
         """Read the lines of a block."""
@@ -356,7 +378,8 @@ class Stream:
             self.history.write(applied.events)
             for pages in self._pages:
                 pages.touch(applied.events.slot, head.batch)
-        batch = Batch(id=head.batch, head=head.to_dict(), new=new, pages=self._due(head.events, everything), **rest)
+        due = [*rest.pop("pages", []), *self._due(head.events, everything)]
+        batch = Batch(id=head.batch, head=head.to_dict(), new=new, pages=due, **rest)
         self.journal.commit(batch, models)
         self.head = head
         self._since_settled += head.events
@@ -378,30 +401,104 @@ class Stream:
         """Bring outputs and history to disk, and let the journal forget what nothing needs any more."""
         if self.journal is None:
             return
-        for sink in (self.out, self.dead):
-            if sink is not None:
-                sink.settle()
+        for sink in self._sinks.values():
+            sink.settle()
         self.history.flush()
         needed = [pages.oldest for pages in self._pages if pages.oldest is not None]
         # the last batch stays: its head is how far the run is
         self.journal.forget(min([*needed, self.head.batch]), [BOOK, *(p.owner for p in self._pages)])
         self._since_settled = 0
 
+    def note(self, told: dict[str, Any], **rest: Any) -> None:
+        """Commit and give out word of something that happened beside the ticks."""
+        told = told | {"lines": sum(self.head.counts.values())}
+        data = notes([told])
+        head = replace(
+            self.head,
+            batch=self.head.batch + 1,
+            events=0,
+            notes=[told],
+            note_bytes=self.head.note_bytes + len(data),
+        )
+        self._commit(head, **rest)
+        self._publish(note=data)
+
+    def announce(self, lineup: Lineup) -> None:
+        """Begin to warm the states of another lineup from the latest ticks of each series.
+
+        Raises
+        ------
+        ModelError
+            One of its models needs more than ticks hold.
+        """
+        self._drop_shadow()
+        self._shadow = Shadow(lineup, self.core, self.history)
+        first = 0 if self.journal is None else self.journal.next_owner()
+        self._shadow_owners = {role: first + i for i, role in enumerate(lineup.files)}
+        self._shadow_pages = self._paged_states(self._shadow_owners, self._shadow.states)
+        self._pages += self._shadow_pages
+        models = [(self._shadow_owners[role], lineup.version, role, file) for role, file in lineup.files.items()]
+        self.note({"kind": "announced", "version": lineup.version, "sha256": lineup.sha256}, models=models)
+
+    def warm(self, seconds: float) -> bool:
+        """Go on warming for about so long; True when all states have caught up.
+
+        Raises
+        ------
+        IntegrityError
+            A series has moved on faster than its history reaches; announce the lineup again.
+        """
+        assert self._shadow is not None, "no lineup was announced"
+        slot = self._shadow.advance(seconds)
+        if len(slot) and self.journal is not None:
+            # a page counts from the batch as of which it is exact, and this one has no events
+            fresh = [page for pages in self._shadow_pages for page in pages.fresh(slot)]
+            self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), pages=fresh)
+        return self._shadow.lag == 0
+
+    def flip(self) -> None:
+        """Let the announced lineup serve from the next tick on, in one transaction."""
+        shadow = self._shadow
+        assert shadow is not None, "no lineup was announced"
+        assert shadow.lag == 0, "the states of the announced lineup have not caught up"
+        before = self.head
+        self.head = self.head.labelled(_label(shadow.lineup))
+        told = {"kind": "swap", "version": shadow.lineup.version, "sha256": shadow.lineup.sha256, "was": before.version}
+        self.note(told)
+        old = {p.owner for p in self._pages} - {BOOK} - set(self._shadow_owners.values())
+        self._pages = [p for p in self._pages if p.owner not in old]
+        self._owners, self.lineup, self._shadow = self._shadow_owners, shadow.lineup, None
+        self.core.take_over(shadow.states)
+
+    def _drop_shadow(self) -> None:
+        """Forget a lineup that was announced and never served."""
+        if self._shadow is not None:
+            dropped = set(self._shadow_owners.values())
+            self._pages = [p for p in self._pages if p.owner not in dropped]
+            self._shadow = None
+
     def tend(self) -> bool:
         """Do a slice of the work that waits beside the ticks; True while more is waiting."""
-        return False
+        return self.swap is not None and self.swap.tend()
 
     def close(self) -> None:
         """Write every page, so that the next start steps nothing again, and close all files."""
+        if self.swap is not None:
+            self.swap.close()
+        self._drop_shadow()
         if self.journal is not None:
             if not self._broken and any(map(len, self._pages)):
                 self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
                 self.settle()
             self.journal.close()
         self.history.close()
-        for sink in (self.out, self.dead):
-            if sink is not None:
-                sink.close()
+        for sink in self._sinks.values():
+            sink.close()
+
+
+def _label(lineup: Lineup) -> Label:
+    """Name the model that serves."""
+    return Label(model=lineup.sessions[SERVING].metadata.name, sha256=lineup.sha256[:12], version=lineup.version)
 
 
 def kept_lineup(journal: Journal) -> Lineup:
