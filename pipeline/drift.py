@@ -5,16 +5,17 @@ Watched, one value a moment, the mean over the series that ticked at it:
 - `coverage`: the share of outcomes inside the 80 % interval, against 0.8
 - `location`: the place of the outcome among the published quantiles, which is uniform, against ½
 - `spread`: how far from the middle that place is, against ¼
-- `loss`, for each reference: (c - r)/(c + r) of the mean CRPS of the champion and of the reference, against the mean
-  of its own past; only upwards
+- `loss`, for each reference: the CRPS of the champion less that of the reference, against 0 and only upwards, in
+  units of the mean CRPS of the reference. A right forecast loses to no other, however calm or wild the market: the CRPS
+  is proper. Its own past would be no measure, as the lead of a good model comes and goes with volatility
 
-With x_t the value, e what is expected, σ the standard deviation of the values before it since the watch began,
-and δ = max(tolerance, slack · σ), the statistic upwards is
+With x_t the value, e what is expected, σ the standard deviation of the values before it since the watch began, and
+δ = max(tolerance, slack · σ), the statistic upwards is
 
     g_t = max(0, g_{t-1} + (x_t - e - δ) / σ)
 
 and downwards likewise; it is taken as a cumulative sum over its running minimum, as Page (1954) and Hinkley (1971) have
-it. A drift is where g exceeds the threshold; it began, as far as can be told, where g was last zero. After it that
+it. A drift is where g exceeds the threshold; it began, as far as can be told, after g was last zero. After it that
 watch starts anew. The first `least` moments of a watch only measure σ.
 
 Legend: k moments, J watches, one for each value and direction.
@@ -46,7 +47,7 @@ from pipeline.scoring import COLUMNS
 Vector = NDArray[np.float64]
 
 EXPECTED = {"coverage": 0.8, "location": 0.5, "spread": 0.25}
-"""Means of what is watched while forecasts are right. The loss has none but its own."""
+"""Means of what is watched while forecasts are right; of the loss it is at most 0."""
 
 _COLUMNS = [COLUMNS.index(name) for name in ("covered_80", "place", "far")]
 """The scores whose means these are."""
@@ -57,6 +58,7 @@ _CARRIED = {
     "count": np.int64,
     "total": np.float64,
     "square": np.float64,
+    "unit": np.float64,
     "level": np.float64,
     "lowest": np.float64,
     "since_time": np.int64,
@@ -64,7 +66,7 @@ _CARRIED = {
     "since_outcomes": np.int64,
     "since_sum": np.float64,
 }
-"""What is carried for each watch: moments since it began, sums of their values and squares, taken from `EXPECTED`, the
+"""What is carried for each watch: moments since it began, sums of their values, their squares and their units, the
 cumulative sum and its minimum, and of the moments since that minimum the first time, their number, outcomes and sum."""
 
 
@@ -79,7 +81,7 @@ class DriftConfig:
     distance : float
         Distance of the mean place from ½, and of its mean distance from the middle from ¼, that is let pass, 0 to 0.25.
     loss : float
-        Rise of (c - r)/(c + r) that is let pass, 0 to 1; 0.02 is a rise of the ratio c/r by 4 %.
+        Share by which the CRPS may exceed that of a reference, 0 to 1.
     slack : float
         The least that is let pass, in standard deviations of a moment, 0 to 1.
     threshold : float
@@ -152,7 +154,8 @@ class Drift:
         list of dict
             `kind` "drift"; `what` and, for a loss, `against` which reference; `time` of the moment that showed it and
             `since_time` of the first that counts towards it, microseconds since 1970, UTC; `value`, the mean over the
-            moments from then on, and `expected`; `statistic` and `threshold`; `moments` and `outcomes` from then on.
+            moments from then on, for a loss as a share of the reference's CRPS, and `expected`; `statistic` and
+            `threshold`; `moments` and `outcomes` from then on.
         """
         events = []
         while len(moments):
@@ -161,17 +164,9 @@ class Drift:
             moments = moments.later(count)
         return events
 
-    def _values(self, mean: Vector) -> Vector:
-        """Lay out what is watched, [k, J], of mean scores [k, m, C]."""
-        ours = mean[:, 0]
-        theirs = mean[:, 1:, _CRPS]
-        both = ours[:, _CRPS, None] + theirs
-        loss = (ours[:, _CRPS, None] - theirs) / np.where(both > 0, both, 1.0)
-        return np.concatenate((np.repeat(ours[:, _COLUMNS], 2, axis=1), loss), axis=1)
-
     def _walk(self, moments: Moments) -> tuple[int, list[dict[str, Any]]]:
         """Go on to the end, or up to the first moment that shows a drift; give the moments taken, and the events."""
-        path = _Path.of(self._arrays, self._values(moments.mean), self._watch, self.config)
+        path = _Path.of(self._arrays, moments.mean, self._watch, self.config)
         beyond = path.statistic > self.config.threshold
         shown = np.flatnonzero(beyond.any(axis=1))
         count = int(shown[0]) + 1 if len(shown) else len(moments)
@@ -179,23 +174,23 @@ class Drift:
         if not len(shown):
             return count, []
         fired = np.flatnonzero(beyond[count - 1]).tolist()
-        events = [self._event(i, int(moments.time[count - 1]), float(path.expected[count - 1, i])) for i in fired]
+        events = [self._event(i, int(moments.time[count - 1])) for i in fired]
         anew = {(self._watch.what[i], self._watch.against[i]) for i in fired}
         again = np.array([both in anew for both in zip(self._watch.what, self._watch.against, strict=True)])
         self._arrays = {name: np.where(again, x.dtype.type(0), x) for name, x in self._arrays.items()}
         return count, events
 
-    def _event(self, i: int, time: int, expected: float) -> dict[str, Any]:
+    def _event(self, i: int, time: int) -> dict[str, Any]:
         """Describe the drift of watch i right after the moment that showed it."""
         now = {name: x[i].item() for name, x in self._arrays.items()}
-        against = self._watch.against[i]
+        against, expected = self._watch.against[i], float(self._watch.expected[i])
         return {
             "kind": "drift",
             "what": self._watch.what[i],
             **({"against": against} if against else {}),
             "time": time,
             "since_time": now["since_time"],
-            "value": now["since_sum"] / now["since_moments"],
+            "value": expected + now["since_sum"] / now["since_moments"] / (now["unit"] / now["count"] or 1.0),
             "expected": expected,
             "statistic": now["level"] - now["lowest"],
             "threshold": self.config.threshold,
@@ -213,7 +208,7 @@ class _Watch:
     what, against : tuple of str
         What is watched, and against which reference; an empty text where none.
     sign, expected, tolerance : [J]
-        1 upwards or -1 downwards; NaN where the expectation is the mean of the past.
+        1 upwards or -1 downwards, the mean while forecasts are right, and the distance from it that is let pass.
     """
 
     what: tuple[str, ...]
@@ -221,11 +216,6 @@ class _Watch:
     sign: Vector
     expected: Vector
     tolerance: Vector
-
-    @property
-    def own(self) -> NDArray[np.bool_]:
-        """Say which are against the mean of their own past."""
-        return np.isnan(self.expected)
 
     @classmethod
     def of(cls, references: tuple[str, ...], config: DriftConfig) -> _Watch:
@@ -241,9 +231,16 @@ class _Watch:
             what=what,
             against=(*[""] * 2 * len(EXPECTED), *references),
             sign=np.array([1.0, -1.0] * len(EXPECTED) + [1.0] * len(references)),
-            expected=np.array([EXPECTED.get(name, np.nan) for name in what]),
+            expected=np.array([EXPECTED.get(name, 0.0) for name in what]),
             tolerance=np.array([tolerance[name] for name in what]),
         )
+
+    def values(self, mean: Vector) -> tuple[Vector, Vector]:
+        """Give what is watched of mean scores [k, m, C], less what is expected, and the unit of each, [k, J]."""
+        theirs = mean[:, 1:, _CRPS]
+        shares = np.repeat(mean[:, 0, _COLUMNS], 2, axis=1)
+        value = np.concatenate((shares, mean[:, :1, _CRPS] - theirs), axis=1)
+        return value - self.expected, np.concatenate((np.ones_like(shares), theirs), axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -252,43 +249,43 @@ class _Path:
 
     Attributes
     ----------
-    value, expected, statistic : [k, J]
-    count, total, square, level, lowest : [k + 1, J]
+    away, statistic : [k, J]
+        Values less what is expected, and g.
+    count, total, square, unit, level, lowest : [k + 1, J]
         Before the first moment, and after each.
     """
 
-    value: Vector
-    expected: Vector
+    away: Vector
     statistic: Vector
     count: NDArray[np.int64]
     total: Vector
     square: Vector
+    unit: Vector
     level: Vector
     lowest: Vector
 
     @classmethod
-    def of(cls, now: Mapping[str, NDArray], value: Vector, watch: _Watch, config: DriftConfig) -> _Path:
-        """Go through values [k, J]."""
-        away = value - np.where(watch.own, 0.0, watch.expected)
-        count = now["count"] + np.arange(len(value) + 1)[:, None]
-        total, square = _running(now["total"], away), _running(now["square"], away * away)
+    def of(cls, now: Mapping[str, NDArray], mean: Vector, watch: _Watch, config: DriftConfig) -> _Path:
+        """Go through moments of mean scores [k, m, C]."""
+        away, one = watch.values(mean)
+        count = now["count"] + np.arange(len(mean) + 1)[:, None]
+        total, square, unit = (_running(now[k], x) for k, x in (("total", away), ("square", away**2), ("unit", one)))
         before = np.maximum(count[:-1], 1)
-        mean = total[:-1] / before
-        deviation = np.sqrt(np.maximum(square[:-1] - mean * total[:-1], 0.0) / np.maximum(before - 1, 1))
-        deviation = np.maximum(deviation, watch.tolerance)  # values that never vary
-        expected = np.where(watch.own, mean, watch.expected)
-        passed = np.maximum(watch.tolerance, config.slack * deviation)
-        beyond = (watch.sign * (value - expected) - passed) / deviation
+        variance = (square[:-1] - total[:-1] / before * total[:-1]) / np.maximum(before - 1, 1)
+        tolerance = watch.tolerance * unit[:-1] / before
+        deviation = np.maximum(np.sqrt(np.maximum(variance, 0.0)), tolerance)  # values may never have varied
+        passed = np.maximum(tolerance, config.slack * deviation)
+        beyond = (watch.sign * away - passed) / np.where(deviation > 0, deviation, 1.0)
         level = _running(now["level"], np.where(count[:-1] >= config.least, beyond, 0.0))
         lowest = np.minimum.accumulate(np.concatenate((now["lowest"][None], level[1:])), axis=0)
         statistic = (level - lowest)[1:]
         return cls(
-            value=value,
-            expected=expected,
+            away=away,
             statistic=statistic,
             count=count,
             total=total,
             square=square,
+            unit=unit,
             level=level,
             lowest=lowest,
         )
@@ -301,12 +298,12 @@ class _Path:
         kept = np.where(zero < 0, [now[name] for name in ("since_time", "since_moments", "since_outcomes")], 0)
         began = np.where(kept[1] > 0, kept[0], np.append(moments.time[:k], 0)[zero + 1])
         outcomes = moments.outcomes[:k, None].astype(np.int64)
-        carried = {name: getattr(self, name)[k] for name in ("count", "total", "square", "level", "lowest")}
+        carried = {name: getattr(self, name)[k] for name in ("count", "total", "square", "unit", "level", "lowest")}
         return carried | {
             "since_time": began,
             "since_moments": kept[1] + counts.sum(axis=0),
             "since_outcomes": kept[2] + (outcomes * counts).sum(axis=0),
-            "since_sum": _running(np.where(zero < 0, now["since_sum"], 0.0), self.value[:k] * counts)[-1],
+            "since_sum": _running(np.where(zero < 0, now["since_sum"], 0.0), self.away[:k] * counts)[-1],
         }
 
 

@@ -7,7 +7,8 @@ scores, integrated by `DENSE` midpoints τ_j. The sum over them needs no loop: w
 the outcome y, Σ_j pinball_j = Σ_q A[k, q] (x_q - y), and A is known beforehand.
 
 Comes in: quantiles in ascending order at `models.observation.LEVELS`, and outcomes. Goes out: float64 [n]. Every
-element is computed by itself, so that no bit depends on how many travel together. Knows numpy only; imported by scoring.
+element is computed by itself, so that no bit depends on how many travel together. Knows numpy only; imported by
+scoring.
 """
 
 from __future__ import annotations

@@ -197,10 +197,10 @@ class Scoreboard:
 
     def _wide(self, sums: Vector) -> Vector:
         """Add to the sums [k, V] of moments the products of outcomes and CRPS; [k, W]."""
-        models = len(self.names)
-        crps = sums[:, 1:].reshape(-1, models, len(COLUMNS))[:, :, 0]
+        crps = sums[:, 1 :: len(COLUMNS)]
         x = np.concatenate((sums[:, :1], crps), axis=1)
-        return np.concatenate((sums, (x[:, :, None] * x[:, None, :]).reshape(len(sums), -1)), axis=1)
+        products = (x[:, :, None] * x[:, None, :]).reshape(len(sums), x.shape[1] ** 2)
+        return np.concatenate((sums, products), axis=1)
 
     def _carried(self, rows: Vector) -> dict[str, Vector]:
         """Add closed moments [k, W] to what is carried."""
