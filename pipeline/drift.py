@@ -18,6 +18,11 @@ and downwards likewise; it is taken as a cumulative sum over its running minimum
 it. A drift is where g exceeds the threshold; it began, as far as can be told, after g was last zero. After it that
 watch starts anew. The first `least` moments of a watch only measure σ.
 
+By simulation (`python benchmarks/drift.py`, its seed fixed), all watches together, at the defaults: at most 0.2 false
+alarms in 5,000 moments of one series, at most 0.125 of 50 that move together. Twice the volatility is seen after 33
+moments of one series, 11 of 50 with correlation 0.3; half of it after 68 and 25; a shift by half a scale after 86 and
+40, in the median.
+
 Legend: k moments, J watches, one for each value and direction.
 
 Comes in: closed moments of a scoreboard. Goes out: events, and what is carried, as named arrays. Sums are taken one by

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from outcomes import in_pieces, rows_of, waiting
 from scipy import special
@@ -104,6 +104,7 @@ def test_events_are_those_of_the_recursion(seed: int) -> None:
         assert event.get("against") == ("constant" if event["what"] == "loss" else None)
 
 
+@example(cuts=list(range(300)), seed=0)
 @given(st.lists(st.integers(0, 300), max_size=10), st.integers(0, 8))
 def test_no_bit_depends_on_the_batches(cuts: list[int], seed: int) -> None:
     """However moments are cut, events and carried bytes are the same."""
@@ -114,6 +115,7 @@ def test_no_bit_depends_on_the_batches(cuts: list[int], seed: int) -> None:
     assert {k: x.tobytes() for k, x in whole.arrays().items()} == {k: x.tobytes() for k, x in cut.arrays().items()}
 
 
+@example(cuts=list(range(500)))
 @given(st.lists(st.integers(0, 500), max_size=8))
 def test_no_bit_depends_on_the_batches_from_tick_to_event(cuts: list[int]) -> None:
     """Scores, totals and watches together give the same bytes and events for every cutting of the same ticks."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from outcomes import in_pieces, part_of, scores
 
@@ -70,7 +70,7 @@ def test_closed_moments_hold_the_means_of_their_outcomes() -> None:
 
 
 def test_recent_means_fade_by_the_memory() -> None:
-    """Weights of moments fall by e over the memory, a step at a time."""
+    """Weights of moments fall by e over the memory, a step at a time; the error is that of the weighted sums."""
     board, time, drawn, _ = filled()
     kept, number = drawn.value[drawn.counted], by_moment(time[drawn.counted])
     step = CONFIG.memory // 20
@@ -79,6 +79,9 @@ def test_recent_means_fade_by_the_memory() -> None:
     # the open moment counts to the step that it will belong to
     mean = np.average(kept[:, 0, 0], weights=weight)
     assert board.report()["models"]["champion"]["recent"]["crps"] == pytest.approx(mean, rel=1e-12)
+    ours, theirs = (np.bincount(number, weights=weight * kept[:, j, 0]) for j in range(2))
+    error = np.sqrt(((ours - ours.sum() / theirs.sum() * theirs) ** 2).sum()) / theirs.sum()
+    assert board.report()["skill"]["last"]["recent"]["skill_error"] == pytest.approx(error, rel=1e-9)
 
 
 def test_skill_has_the_error_of_a_ratio_of_moments() -> None:
@@ -123,6 +126,7 @@ def test_the_error_of_the_skill_is_its_spread() -> None:
     assert abs(np.mean(ratios)) < 0.2
 
 
+@example(cuts=list(range(N)), seed=0)
 @given(st.lists(st.integers(0, N), max_size=8), st.integers(0, 5))
 def test_no_bit_depends_on_the_batches(cuts: list[int], seed: int) -> None:
     """However outcomes are cut, the carried bytes, the closed moments and the report are the same."""

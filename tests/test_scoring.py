@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from outcomes import as_forecasts, in_pieces, price_at, rows_of, waiting
 from served import metadata
@@ -91,9 +91,10 @@ def test_only_outcomes_that_every_model_foresaw_count() -> None:
     given[1].quantile[3] = np.nan
     given[0].scale[5] = 0.0
     last[7] = np.nan
+    given[0].scale[9], given[1].scale[11], given[1].quantile[13, 0, 0] = -0.01, np.inf, -np.inf
     scores = Scorer(models).score(given, price[:, None], last[:, None])
-    assert np.flatnonzero(~scores.counted).tolist() == [3, 5, 7]
-    assert np.argwhere(scores.missing).tolist() == [[3, 1], [5, 0]]
+    assert np.flatnonzero(~scores.counted).tolist() == [3, 5, 7, 9, 11]
+    assert np.argwhere(scores.missing).tolist() == [[3, 1], [5, 0], [9, 0], [11, 1]]
 
 
 ANY = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, 1e-300, 1e15, 3e38, np.inf, -np.inf, np.nan])
@@ -130,6 +131,8 @@ def test_prices_of_one_block_are_outcomes_of_their_own() -> None:
     np.testing.assert_array_equal(block.score([wide], price.reshape(-1, 2), last.reshape(-1, 2)).value, single.value)
 
 
+@example(cuts=list(range(A)), df=DENSE, on_asinh=True)
+@example(cuts=list(range(A)), df=NO_DENSITY, on_asinh=False)
 @given(st.lists(st.integers(0, A), max_size=6), st.sampled_from([DENSE, NO_DENSITY]), st.booleans())
 def test_no_bit_depends_on_the_batch(cuts: list[int], df: tuple[float, ...], on_asinh: bool) -> None:
     """Outcomes scored in any pieces have the bits that they have together."""
