@@ -12,12 +12,13 @@ under each rule, by an LSTM (every seed) and by GJR-GARCH-t:
 - nothing missing: what hold would give had no price been taken away
 
 Models are fitted on complete prices, so that only the test split has holes, and again on prices with the same share of
-holes, treated by the same rule. All rules are scored on the same targets, the prices that were left: the move back
-over the hole, the first move of one bar after it, the second to the fifth, and those that follow later. Printed are
-the CRPS of hold in 1/10,000 of a log return; of the others the percent of it that is saved, with the block-bootstrap
-interval, * where the Diebold-Mariano test of the means at each target time has p < 0.01, not adjusted; and how many
-returning and first prices the 80 % interval held. Seeds are averaged first. A line of JSON for each number comes
-before the table.
+holes, treated by the same rule: as a pipeline would, what was filled in is among their targets, and so are the moves
+back over holes. All rules are scored on the same targets, the prices that were left: the move back over the hole, the
+first move of one bar after it, the second to the fifth, and those that follow later. Printed are the CRPS of hold in
+1/10,000 of a log return; of the others the percent of it that is saved, with the block-bootstrap interval, * where the
+Diebold-Mariano test of the means at each target time has p < 0.01, not adjusted; and how many returning and first
+prices the 80 % interval held. Seeds are averaged first: the interval is of the prices, not of the seeds. A line of
+JSON for each number comes before the table.
 
     python benchmarks/missing.py [--seeds 2] [--epochs 20] [--set NAME=VALUE ...] FILE [FILE ...]
 
