@@ -38,8 +38,6 @@ class Head:
         Which model serves from this batch on.
     notes : list of dict
         What happened beside the ticks: a swap, a drift, a move to another machine.
-    scores : dict
-        How the forecasts held, see `scoreboard`.
     """
 
     batch: int = 0
@@ -55,7 +53,6 @@ class Head:
     sha256: str = ""
     version: int = 0
     notes: list[dict[str, Any]] = field(default_factory=list)
-    scores: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> Label:

@@ -3,7 +3,7 @@
     about      format, what ticks hold, where the bits were made
     model      the model that serves and those beside it, whole, by the version under which they were published
     series     slot and name
-    batch      events, forecasts, dead letters, and in its head everything that the batch decided
+    batch      events, forecasts, dead letters, scores, and in its head everything that the batch decided
     page       256 rows of states, each page with the batch as of which it is exact
     position   of each partition of the source, where the next lines begin
     answer     of the latest requests, what they were answered
@@ -49,7 +49,7 @@ CREATE TABLE model (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, role TEXT 
     sum INTEGER NOT NULL);
 CREATE TABLE series (slot INTEGER PRIMARY KEY, name TEXT NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE batch (id INTEGER PRIMARY KEY, head BLOB NOT NULL, events BLOB NOT NULL, forecasts BLOB NOT NULL,
-    dead BLOB NOT NULL, sum INTEGER NOT NULL);
+    dead BLOB NOT NULL, scores BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE page (owner INTEGER NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, data BLOB NOT NULL,
     sum INTEGER NOT NULL, PRIMARY KEY (owner, number));
 CREATE TABLE position (partition TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL);
@@ -74,6 +74,8 @@ class Batch:
         float64 quantiles of the accepted ticks.
     dead : bytes
         Dead letters as they are written.
+    scores : bytes
+        How the forecasts hold after it, see `live`.
     new : list of (slot, name)
     positions : mapping
         Of the partitions that were read, where the next lines begin.
@@ -88,6 +90,7 @@ class Batch:
     events: bytes = b""
     forecasts: bytes = b""
     dead: bytes = b""
+    scores: bytes = b""
     new: list[tuple[int, str]] = field(default_factory=list)
     positions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     answers: Mapping[str, bytes] = field(default_factory=dict)
@@ -232,9 +235,12 @@ class Journal:
 
     def batches(self, after: int) -> Iterator[Batch]:
         """Give the batches after one, ascending; without what stands in other tables."""
-        columns = "id, head, events, forecasts, dead"
-        for number, head, events, forecasts, dead in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
-            yield Batch(id=number, head=orjson.loads(head), events=events, forecasts=forecasts, dead=dead)
+        columns = "id, head, events, forecasts, dead, scores"
+        for number, head, *blobs in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
+            events, forecasts, dead, scores = blobs
+            yield Batch(
+                id=number, head=orjson.loads(head), events=events, forecasts=forecasts, dead=dead, scores=scores
+            )
 
     def last(self) -> Batch:
         """Give the last batch.
@@ -267,8 +273,8 @@ class Journal:
     def _put(self, batch: Batch) -> None:
         head = orjson.dumps(batch.head)
         write = self._db.execute
-        row = (batch.id, head, batch.events, batch.forecasts, batch.dead)
-        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
+        row = (batch.id, head, batch.events, batch.forecasts, batch.dead, batch.scores)
+        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
         for slot, name in batch.new:
             write("INSERT INTO series VALUES (?, ?, ?, ?)", (slot, name, batch.id, _sum(slot, name, batch.id)))
         for partition, position in batch.positions.items():

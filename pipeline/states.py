@@ -49,8 +49,9 @@ class Walked:
     loc, scale : float32 [a, S, M]
     count : int64 [a]
         Ticks that the series has shown up to and with this one.
-    before : tuple of float64 [a, M, Q], float32 [a, M], float32 [a, M]
-        Quantiles, location and scale of the forecast that this event is the outcome of; NaN at the first tick.
+    before : tuple of float64 [a, M, Q], float32 [a, M], float32 [a, M], float64 [a, M]
+        Quantiles, location and scale of the forecast that this event is the outcome of, and the price from which it was
+        made; NaN at the first tick.
     row : int64 [a]
         Row of the per-series parameters.
     """
@@ -60,7 +61,7 @@ class Walked:
     loc: NDArray[np.float32]
     scale: NDArray[np.float32]
     count: NDArray[np.int64]
-    before: tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]
+    before: tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
     row: NDArray[np.int64]
 
 
@@ -91,6 +92,7 @@ class States:
                 "accepted": Column(dtype="int64", fresh=NEVER),
                 "count": Column(dtype="int64"),
                 "held": Column(dtype="float64", fresh=np.nan),
+                "price": Column(dtype="float64", shape=(m.block,), fresh=np.nan),
                 "quantile": Column(dtype="float64", shape=(m.horizon, m.block, len(LEVELS)), fresh=np.nan),
                 "loc": Column(dtype="float32", shape=(m.block,), fresh=np.nan),
                 "scale": Column(dtype="float32", shape=(m.block,), fresh=np.nan),
@@ -142,11 +144,11 @@ class States:
         """Take in one event of each of the first series of `rows`, which move on in place."""
         width = len(events)
         now = {name: x[:width] for name, x in rows.items()}
-        before = now["quantile"][:, 0].copy(), now["loc"].copy(), now["scale"].copy()
         refused = events.refused if rules is None else self._judge(events, now, rules)
         adjusted = ~np.isnan(events.factor)
         if adjusted.any():
             self._adjust(now, adjusted & (refused == 0), events.factor)
+        before = now["quantile"][:, 0].copy(), now["loc"].copy(), now["scale"].copy(), now["price"].copy()
         taken = (refused == 0) & ~adjusted
         forecast = self._step(events, taken, rows)
         shown = refused == 0
@@ -158,6 +160,7 @@ class States:
             now[name][shown] = given[:width][shown]
         now["accepted"][taken] = events.time[taken]
         now["count"][taken] += 1
+        now["price"][taken] = events.price[taken]
         now["held"][taken] = np.nan
         jumps = refused == Reason.JUMP
         now["held"][jumps] = events.price[jumps, 0]
@@ -221,7 +224,7 @@ class States:
 
     def _adjust(self, now: dict[str, NDArray], which: NDArray[np.bool_], factor: NDArray[np.float64]) -> None:
         """Multiply all that is carried in units of the price."""
-        for name in (*self._priced, "held"):
+        for name in (*self._priced, "held", "price"):
             x = now[name]
             around = (-1,) + (1,) * (x.ndim - 1)
             x[which] = (x[which] * factor[which].reshape(around)).astype(x.dtype)
@@ -269,8 +272,8 @@ def _joined(pieces: list[Walked], arrival: NDArray[np.int64]) -> Walked:
         name: whole([getattr(p, name) for p in pieces])
         for name in ("refused", "quantile", "loc", "scale", "count", "row")
     }
-    quantile, loc, scale = (whole([p.before[k] for p in pieces]) for k in range(3))
-    return Walked(**single, before=(quantile, loc, scale))
+    quantile, loc, scale, price = (whole([p.before[k] for p in pieces]) for k in range(4))
+    return Walked(**single, before=(quantile, loc, scale, price))
 
 
 def check_servable(m: Metadata, layout: Layout) -> None:

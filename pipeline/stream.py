@@ -32,6 +32,7 @@ from pipeline.history import History
 from pipeline.journal import Batch, Journal
 from pipeline.lines import Block
 from pipeline.lineup import SERVING, Lineup
+from pipeline.live import Live
 from pipeline.outputs import FileOutput, Sink
 from pipeline.pages import Pages
 from pipeline.recovery import BOOK, GREETING, kept_output, recover
@@ -192,6 +193,7 @@ class Stream:
         book = self.core.book
         self.head = Head(batch=GREETING, series=len(book), newest=book.newest).labelled(_label(self.lineup))
         self._owners = {role: number for number, role in enumerate(self.lineup.files, start=1)}
+        self.live = Live(self.lineup, self.config.drift)
         self._pages = self._paged()
         if self.journal is None:
             return
@@ -202,6 +204,7 @@ class Stream:
         batch = Batch(
             id=GREETING,
             head=self.head.to_dict(),
+            scores=self.live.to_bytes(),
             new=list(enumerate(book.names)),
             pages=[page for pages in self._pages for page in pages.take(len(pages))],
         )
@@ -222,6 +225,8 @@ class Stream:
         self._owners = {role: number for role, (number, _) in self.journal.models(self.lineup.version).items()}
         recovered = recover(self.journal, self.core, self.history, self._owners, exact=not rebase)
         self.head = recovered.head
+        self.live = Live(self.lineup, self.config.drift)
+        self.live.restore(self.journal.last().scores)
         self.stepped = recovered.stepped
         self._pages = self._paged()
         for pages in self._pages:
@@ -297,7 +302,13 @@ class Stream:
         answers = _answers(blocks, applied, lines, letters)
         written, dropped = self._capped([letter for part in letters for letter in part])
         out, dead = b"".join(lines), b"".join(written)
-        head = self._next(applied, len(out), len(dead), dropped)
+        drifts = self.live.take(applied.events, applied.walked)
+        told = notes(drifts)
+        head = replace(
+            self._next(applied, len(out), len(dead), dropped),
+            notes=drifts,
+            note_bytes=self.head.note_bytes + len(told),
+        )
         self._commit(
             head,
             applied,
@@ -305,7 +316,7 @@ class Stream:
             positions={b.partition: asdict(b.position) for b in blocks if b.position is not None},
             answers={b.request: a.to_bytes() for b, a in zip(blocks, answers, strict=True) if b.request is not None},
         )
-        self._publish(out=out, dead=dead)
+        self._publish(out=out, dead=dead, note=told)
         return answers
 
     def _publish(self, **data: bytes) -> None:
@@ -379,7 +390,8 @@ class Stream:
             for pages in self._pages:
                 pages.touch(applied.events.slot, head.batch)
         due = [*rest.pop("pages", []), *self._due(head.events, everything)]
-        batch = Batch(id=head.batch, head=head.to_dict(), new=new, pages=due, **rest)
+        scores = self.live.to_bytes()
+        batch = Batch(id=head.batch, head=head.to_dict(), new=new, pages=due, scores=scores, **rest)
         self.journal.commit(batch, models)
         self.head = head
         self._since_settled += head.events
@@ -464,6 +476,7 @@ class Stream:
         before = self.head
         self.head = self.head.labelled(_label(shadow.lineup))
         told = {"kind": "swap", "version": shadow.lineup.version, "sha256": shadow.lineup.sha256, "was": before.version}
+        self.live = Live(shadow.lineup, self.config.drift)
         self.note(told)
         old = {p.owner for p in self._pages} - {BOOK} - set(self._shadow_owners.values())
         self._pages = [p for p in self._pages if p.owner not in old]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.errors import ConfigError
+from pipeline.drift import DriftConfig
 from pipeline.journal import Durability
 from pipeline.rules import RuleConfig
 
@@ -20,6 +21,8 @@ class StreamConfig:
     ----------
     rules : RuleConfig
         Which ticks are taken.
+    drift : DriftConfig
+        When forecasts are said to have drifted.
     batch : int
         Most lines that are taken in together, 1 to 100,000.
     max_series : int
@@ -41,6 +44,7 @@ class StreamConfig:
     """
 
     rules: RuleConfig = RuleConfig()
+    drift: DriftConfig = DriftConfig()
     batch: int = 1000
     max_series: int = 1_000_000
     max_line_bytes: int = 65_536
