@@ -215,6 +215,30 @@ def test_a_file_that_is_replaced_is_read_to_its_end_first(tmp_path: Path) -> Non
             next(read)
 
 
+def test_what_is_written_while_a_file_is_replaced_is_given(tmp_path: Path) -> None:
+    """A line written after the end was seen, and before the file went, is not lost."""
+
+    class Rotating(type(tmp_path)):
+        """A path whose file gets its last line and moves away just before it is looked at."""
+
+        def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+            if self.exists_now():
+                with self.open("ab") as late:
+                    late.write(b"two\n")
+                os.rename(self, f"{self}.1")
+            return super().stat(follow_symlinks=follow_symlinks)
+
+        def exists_now(self) -> bool:
+            return os.path.lexists(self)
+
+    path = Rotating(tmp_path / "f")
+    path.write_bytes(b"one\n")
+    read = following(path)
+    assert [next(read).lines, next(read).lines, next(read).lines] == [[b"one"], [], [b"two"]]
+    with pytest.raises(DataError, match="another has taken its place"):
+        next(read)
+
+
 def test_a_line_without_end_takes_bounded_memory(tmp_path: Path) -> None:
     """A file of 256 MB without an LF is read in bounded memory, and lets the caller work meanwhile."""
     path = tmp_path / "f"
