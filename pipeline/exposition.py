@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from pipeline.desk import Answered, Desk, Posted, Standing
+from pipeline.desk import Answered, Posted, Standing
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -60,34 +60,32 @@ class Exposition:
         if route == "/ticks":
             self._post.observe(seconds)
 
-    def render(self, desk: Desk, status: dict | None, gauges: dict[str, float]) -> bytes:
+    def render(self, standing: Standing, status: dict | None, gauges: dict[str, int]) -> bytes:
         """Write everything.
 
         Parameters
         ----------
-        desk : Desk
+        standing : Standing
         status : dict or None
             The engine's; None while it is not there.
-        gauges : dict of float
-            Further values by name and what they are: `connections`, `listeners`.
+        gauges : dict of int
+            Further values by name and what they are: `queue_requests`, `listeners`.
         """
         registry = CollectorRegistry()
-        registry.register(_Now(desk, status, gauges))
+        registry.register(_Now(standing, status, gauges))
         return generate_latest(self._registry) + generate_latest(registry)
 
 
 class _Now(Collector):
     """What is known at the moment of asking only."""
 
-    def __init__(self, desk: Desk, status: dict | None, gauges: dict[str, float]) -> None:
-        self._desk, self._status, self._gauges = desk, status, gauges
+    def __init__(self, standing: Standing, status: dict | None, gauges: dict[str, int]) -> None:
+        self._standing, self._status, self._gauges = standing, status, gauges
 
     def collect(self) -> Iterable[Metric]:
         """Give the values of now."""
-        ready = float(self._desk.standing is Standing.READY)
+        ready = float(self._standing is Standing.READY)
         yield GaugeMetricFamily("statecast_ready", "1 while ticks are taken.", value=ready)
-        yield GaugeMetricFamily("statecast_queue_requests", "Requests that wait.", value=self._desk.waiting)
-        yield GaugeMetricFamily("statecast_queue_lines", "Lines that wait.", value=self._desk.waiting_lines)
         for name, value in self._gauges.items():
             yield GaugeMetricFamily(f"statecast_{name}", f"Number of {name}.", value=value)
         if self._status is not None:

@@ -53,7 +53,7 @@ class Service:
     exposition: Exposition
     limits: ServeConfig
     held: Held
-    connections: Callable[[], dict[str, float]]
+    connections: Callable[[], dict[str, int]]
     """Counts of connections by what became of them."""
 
 
@@ -139,17 +139,8 @@ def _add_reads(app: FastAPI, service: Service) -> None:
         responses=openapi.responses("The status", openapi.STATUS, 503),
     )
     async def status() -> Response:
-        desk = service.desk
-        return _json(
-            {
-                "standing": desk.standing.value,
-                "queue_requests": desk.waiting,
-                "queue_lines": desk.waiting_lines,
-                "listeners": len(service.events),
-                **service.connections(),
-                "engine": await _status(desk),
-            }
-        )
+        standing, queue = service.desk.standing.value, _queue(service)
+        return _json({"standing": standing, **queue, "engine": await _status(service.desk)})
 
 
 def _add_news(app: FastAPI, service: Service) -> None:
@@ -172,8 +163,8 @@ def _add_news(app: FastAPI, service: Service) -> None:
         responses=openapi.responses("Measurements", openapi.METRICS),
     )
     async def metrics() -> Response:
-        gauges = {"listeners": float(len(service.events)), **service.connections()}
-        text = service.exposition.render(service.desk, await _status(service.desk), gauges)
+        gauges = _queue(service)  # before the engine is asked, for it answers between batches, when the queue is short
+        text = service.exposition.render(service.desk.standing, await _status(service.desk), gauges)
         return Response(text, media_type=CONTENT_TYPE)
 
 
@@ -263,6 +254,12 @@ async def _status(desk: Desk) -> dict | None:
         return await _asked(desk.ask(lambda engine: engine.status()))
     except AwayError:
         return None
+
+
+def _queue(service: Service) -> dict[str, int]:
+    """Count what waits and who is connected."""
+    waiting = {"queue_requests": service.desk.waiting, "queue_lines": service.desk.waiting_lines}
+    return {**waiting, "listeners": len(service.events), **service.connections()}
 
 
 async def _told(events: Events, listener: Listener) -> AsyncIterator[bytes]:

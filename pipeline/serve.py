@@ -66,7 +66,7 @@ class Server:
             rest_s=config.keep_alive_s + 1,
             send_s=config.send_s,
         )
-        service = Service(
+        self._service = service = Service(
             desk=self.desk,
             events=self.events,
             exposition=exposition,
@@ -123,11 +123,11 @@ class Server:
             origins=frozenset(self.config.origins),
         )
 
-    def _connections(self) -> dict[str, float]:
+    def _connections(self) -> dict[str, int]:
         return {
-            "connections": float(len(self._server.server_state.connections)),
-            "connections_evicted": float(self._crowd.evicted),
-            "connections_expired": float(self._crowd.expired),
+            "connections": len(self._server.server_state.connections),
+            "connections_evicted": self._crowd.evicted,
+            "connections_expired": self._crowd.expired,
         }
 
 
