@@ -18,6 +18,9 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+READ_BYTES = 65_536
+"""How much of an answer a client must read within its time, while more than that is waiting for it."""
+
 
 class Phase(Enum):
     """What a connection waits for."""
@@ -41,7 +44,7 @@ class Crowd:
     rest_s: float
     """Seconds between two requests; bytes that begin none do not prolong them."""
     send_s: float
-    """Seconds for which an answer may stay unread."""
+    """Seconds in which some of a waiting answer must be read."""
     arriving: dict[Patient, None] = field(default_factory=dict)
     """Connections whose request has not wholly come, the longest first."""
     evicted: int = 0
@@ -78,7 +81,7 @@ class Patient(H11Protocol):
             longest = next(iter(self._crowd.arriving))
             if longest is not self:  # where all others are being answered, uvicorn tells this one with a 503
                 self._crowd.evicted += 1
-                longest.transport.abort()
+                longest.give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, and leave no timer."""
@@ -99,7 +102,8 @@ class Patient(H11Protocol):
     def pause_writing(self) -> None:
         """Begin to count: the client does not read."""
         super().pause_writing()
-        self._unread = self._unread or self.loop.call_later(self._crowd.send_s, self._expire)
+        if self._unread is None:
+            self._count_unread()
 
     def resume_writing(self) -> None:
         """Stop counting: it reads."""
@@ -107,6 +111,12 @@ class Patient(H11Protocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+    def give_up(self) -> None:
+        """End at once; many may come in one turn of the loop, so it counts as gone before the loop tells it."""
+        self._enter(Phase.CLOSING)
+        self.connections.discard(self)
+        self.transport.abort()
 
     def _look(self) -> None:
         """Find what the connection waits for now."""
@@ -133,6 +143,17 @@ class Patient(H11Protocol):
             self._crowd.arriving[self] = None
         if (seconds := self._crowd.seconds(phase)) is not None:
             self._deadline = self.loop.call_later(seconds, self._expire)
+
+    def _count_unread(self) -> None:
+        """See after its time whether the client has read enough of a large answer."""
+        size = self.transport.get_write_buffer_size()
+        self._unread = self.loop.call_later(self._crowd.send_s, self._judge_unread, size)
+
+    def _judge_unread(self, before: int) -> None:
+        if before - self.transport.get_write_buffer_size() < READ_BYTES:
+            self._expire()
+        else:
+            self._count_unread()
 
     def _expire(self) -> None:
         self._crowd.expired += 1

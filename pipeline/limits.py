@@ -5,6 +5,7 @@ Comes in: settings. Goes out: `ServeConfig`, checked. Imported by the modules of
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ TOKEN = re.compile(r"[\x21-\x7e]{16,512}")
 VARIABLE = "STATECAST_TOKEN"
 """The environment variable that holds the token where no file does."""
 
-_NAME = re.compile(r"[A-Za-z0-9.-]{1,253}|[0-9A-Fa-f:.]{2,45}")
+_NAME = re.compile(r"[A-Za-z0-9.-]{1,253}")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.:\[\]-]{1,260}")
 
 _RANGES: dict[str, tuple[int, int]] = {
@@ -80,7 +81,7 @@ class ServeConfig:
     keep_alive_s: int = 30
     """Seconds that a connection may rest between two requests."""
     send_s: int = 30
-    """Seconds for which a client may leave an answer unread before it is cut off."""
+    """Seconds in which a client must read 64 KiB of an answer that waits for it, or be cut off."""
     subscribers: int = 32
     """Listeners to events at a time."""
     subscriber_events: int = 1000
@@ -99,13 +100,20 @@ class ServeConfig:
                 "printable ASCII characters without spaces. Make one: openssl rand -hex 32"
             )
         for name in (self.host, *self.hosts):
-            if not _NAME.fullmatch(name):
+            if not _NAME.fullmatch(name) and not _is_address(name):
                 raise ConfigError(
                     f"serve.hosts: {name!r} is no host; expected a name or address without scheme or port"
                 )
         for origin in self.origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ConfigError(f"serve.origins: {origin!r} is no origin; expected scheme://host[:port] and no path")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def find_token(path: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:

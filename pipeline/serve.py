@@ -193,7 +193,7 @@ def _uvicorn(app: Any, crowd: Crowd, config: ServeConfig) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=config.connections + 2,
+        limit_concurrency=config.connections + 1,
         backlog=BACKLOG,
         timeout_keep_alive=config.keep_alive_s,
         timeout_graceful_shutdown=config.drain_s,
