@@ -180,7 +180,7 @@ class Client:
         try:
             path = f"/events?{urlencode([('series', name) for name in series])}"
             connection.request("GET", path, headers=self._headers)
-            response = connection.getresponse()
+            response = _whole(connection.getresponse())
             if response.status != 200:
                 raise _refused(response.status, response.read(_MOST_BYTES), f"GET {path}")
             yield from _events(response)
@@ -234,7 +234,7 @@ class Client:
             # the server may have refused the body before its end: its answer says why
             if self._connection.sock is None:
                 raise
-        response = self._connection.getresponse()
+        response = _whole(self._connection.getresponse())
         data = response.read()
         if response.will_close:
             self.close()
@@ -249,6 +249,13 @@ class Client:
 
 class _MissingError(DataError):
     """There is none of that name."""
+
+
+def _whole(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    """Refuse an answer whose headers broke off: the standard library takes their end for the end of the answer."""
+    if response.length is None and not response.chunked:
+        raise http.client.IncompleteRead(b"")
+    return response
 
 
 def _refused(status: int, data: bytes, what: str) -> StatecastError:
