@@ -121,6 +121,8 @@ def _example(content: str, schema: Part, example: Any) -> Part:
 
 _LINES = "".join(f"{line}\n" for line in ('{"series":"A","time":"2024-01-31T16:00:00Z","price":1.5}', "oops"))
 _TICKS: Part = _ref("Tick")
+_VALUES: Part = {"description": "ticks; a value that is none is a dead letter in the answer", "items": {}}
+_ROWS: Part = {"type": "string", "pattern": "^series,time,price(\n|$)"}
 
 POST_TICKS: Part = {
     "parameters": [
@@ -143,8 +145,8 @@ POST_TICKS: Part = {
         "required": True,
         "content": {
             **_example(NDJSON, {"type": "string"}, _LINES),
-            **_example(JSON, {"anyOf": [_TICKS, {"type": "array", "items": _TICKS}]}, [_TICK]),
-            **_example(CSV, {"type": "string"}, "series,time,price\nEURUSD=X,2024-01-31T16:00:00Z,1.0817\n"),
+            **_example(JSON, {"anyOf": [_TICKS, _VALUES]}, [_TICK]),
+            **_example(CSV, _ROWS, "series,time,price\nEURUSD=X,2024-01-31T16:00:00Z,1.0817\n"),
         },
     },
 }
