@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows import data_commands, tuning_commands
+from flows import data_commands, serving_commands, tuning_commands
 from flows.options import (
     AsJson,
     ConfigFile,
@@ -272,6 +272,7 @@ def stream(
         journal=journal,
         out=FileOutput(out) if out else PipeOutput(cast("BinaryIO", sys.stdout.buffer)),
         dead=FileOutput(dead_letters),
+        told=None if journal is None else opening.notes_of(journal),
         history=past_of(chosen) if warm else None,
         watched=None if model else (chosen.folder / "champions", chosen.champion),
         rebase=rebase,
@@ -285,6 +286,10 @@ def stream(
         typer.echo(f"refused lines, with the reason: {dead_letters}", err=True)
     if not (warm or journal):
         typer.echo("the series started cold; --warm carries them on from the price store", err=True)
+
+
+app.command()(serving_commands.serve)
+app.command()(serving_commands.reconcile)
 
 
 @app.command()

@@ -72,6 +72,11 @@ class Arena:
             self._arrays[name][self.used : used] = column.fresh
         self.used = max(used, self.used)
 
+    def clear(self, slot: int) -> None:
+        """Make one row a fresh one."""
+        for name, column in self.columns.items():
+            self._arrays[name][slot] = column.fresh
+
     def arrays(self) -> dict[str, NDArray]:
         """Give the rows in use."""
         return {name: x[: self.used] for name, x in self._arrays.items()}

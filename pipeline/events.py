@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,22 @@ class Events:
         return cls(slot=slot, number=uncounted, refused=unjudged, flags=unjudged, **same)
 
     @classmethod
+    def of_series(cls, slot: int, time: NDArray[np.int64], price: NDArray[np.float64], layout: Layout) -> Events:
+        """Put the prices [a] of one series in events, numbered from 1."""
+        count = len(time)
+        columns: dict[str, Any] = _zeros(count, layout)
+        told = {"slot": np.full(count, slot), "time": time, "number": np.arange(1, count + 1), "price": price[:, None]}
+        return cls(**columns | told | {"factor": np.full(count, np.nan)})
+
+    @classmethod
+    def blank(cls, slot: int, layout: Layout, key: tuple[int, int], flags: int) -> Events:
+        """Give one event that holds a key (time, sequence) and flags alone."""
+        columns: dict[str, Any] = _zeros(1, layout)
+        told = {"slot": slot, "time": key[0], "sequence": key[1]}
+        told = {name: np.array([value]) for name, value in told.items()} | {"flags": np.array([flags], np.uint8)}
+        return cls(**columns | told)
+
+    @classmethod
     def joined(cls, parts: Sequence[Events]) -> Events:
         """Put events one after the other."""
         if len(parts) == 1:
@@ -114,6 +131,11 @@ class Events:
             raise ValueError(f"{len(data)} bytes instead of {start} for {count} events")
         columns["slot"] = columns["slot"].astype(np.int64)
         return cls(**columns)
+
+
+def _zeros(count: int, layout: Layout) -> dict[str, Any]:
+    """Give columns of so many events in which nothing stands."""
+    return {name: np.zeros((count, *shape), kind) for name, (kind, shape) in _forms(layout).items()}
 
 
 def _forms(layout: Layout) -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -53,9 +53,7 @@ class Live:
         waiting = []
         for walk in walked.values():
             quantile, loc, scale, _ = walk.before
-            waiting.append(
-                Waiting(row=walk.row[taken], loc=loc[taken], scale=scale[taken], quantile=quantile[taken])
-            )
+            waiting.append(Waiting(row=walk.row[taken], loc=loc[taken], scale=scale[taken], quantile=quantile[taken]))
         scores = self._scorer.score(waiting, events.price[taken], walked[SERVING].before[3][taken])
         return self._drift.take(self._board.take(events.time[taken], scores))
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import IntegrityError
+from models.errors import ConfigError, IntegrityError
 from pipeline.journal import Journal
 from pipeline.lineup import Lineup
 from pipeline.outputs import FileOutput, Sink
@@ -25,7 +25,7 @@ class Opening:
 
     Attributes
     ----------
-    lineup : Lineup
+    lineup : Lineup, optional
         Models of a new stream; a journal goes on with its own.
     journal : Path, optional
         Its folder; left out, nothing survives the process and files are begun anew.
@@ -38,7 +38,7 @@ class Opening:
     rebase : bool
     """
 
-    lineup: Lineup
+    lineup: Lineup | None = None
     journal: Path | None = None
     out: Sink | None = None
     dead: Sink | None = None
@@ -46,6 +46,19 @@ class Opening:
     history: Past | None = None
     watched: tuple[Path, str] | None = None
     rebase: bool = False
+
+
+NOTES = "notes.jsonl"
+"""File in the folder of a journal: swaps, drifts and what else happened beside the ticks, a JSON line each."""
+
+
+def notes_of(journal: Path) -> FileOutput:
+    """Open the file of notes in the folder of a journal, which is made where it is missing."""
+    try:
+        journal.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"journal {journal}: cannot be made ({error.strerror}). Name another folder") from error
+    return FileOutput(journal / NOTES)
 
 
 @contextmanager
@@ -84,7 +97,7 @@ def open_stream(opening: Opening, config: StreamConfig) -> Stream:
         )
         if opening.watched is not None:
             stream.swap = Swap(*opening.watched, stream)
-        elif stream.lineup.sha256 != opening.lineup.sha256:
+        elif opening.lineup is not None and stream.lineup.sha256 != opening.lineup.sha256:
             raise IntegrityError(
                 f"journal {opening.journal}: its states belong to the model {stream.lineup.sha256}, but "
                 f"{opening.lineup.sha256} was named. Go on with the first, begin a new journal, or publish the second "

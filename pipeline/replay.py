@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from models.errors import DataError
 from models.observation import LEVELS
@@ -108,6 +110,12 @@ def history(prices: Path, config: StreamConfig) -> Past:
         return parsed(_blocks(_lines(_ticks(prices), 1, None), config), config, layout)
 
     return past
+
+
+def restated(store: PriceStore, series: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Give the prices of a series as they are known now: times in microseconds since 1970, ascending, and prices."""
+    rows = store.read(series).drop_nulls("price").sort("time")
+    return rows["time"].to_physical().to_numpy(), rows["price"].to_numpy()
 
 
 def _blocks(lines: bytes, config: StreamConfig) -> Iterator[Block]:

@@ -109,6 +109,11 @@ class States:
         self.arena.seat(used + len(names))
         self.arena["row"][used : used + len(names)] = self.session.rows(names)
 
+    def renew(self, slot: int, name: str) -> None:
+        """Let a series begin again."""
+        self.arena.clear(slot)
+        self.arena["row"][slot] = self.session.rows([name])[0]
+
     def walk(self, events: Events, plan: Rounds, rules: RuleConfig | None = None) -> tuple[Walked, dict[str, NDArray]]:
         """Take the rounds one after the other. Nothing is changed: `keep` stores the rows that come back.
 

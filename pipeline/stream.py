@@ -12,9 +12,10 @@ and the command line.
 
 from __future__ import annotations
 
+import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -24,8 +25,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from models.errors import ConfigError, IntegrityError, ModelError
+from models.errors import ConfigError, DataError, IntegrityError, ModelError
 from pipeline.arena import PAGE
+from pipeline.book import NEVER
+from pipeline.events import WARMING, Events
 from pipeline.fingerprint import fingerprint
 from pipeline.head import Head
 from pipeline.history import History
@@ -89,15 +92,25 @@ class Answer:
         """Ticks that were taken in."""
         return self.counts.get(Reason.ACCEPTED.code, 0)
 
-    def to_bytes(self) -> bytes:
-        """Write it for the journal."""
+    def to_bytes(self, block: Block) -> bytes:
+        """Write it for the journal, with a digest of the lines that it answers."""
         texts = {"forecasts": self.forecasts.decode(), "refused": self.refused.decode()}
-        return orjson.dumps(texts | {"counts": self.counts})
+        return orjson.dumps(texts | {"counts": self.counts, "of": _digest(block)})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Answer:
-        """Read what `to_bytes` wrote, as a repetition."""
+    def from_bytes(cls, data: bytes, block: Block) -> Answer:
+        """Read what `to_bytes` wrote, as a repetition.
+
+        Raises
+        ------
+        DataError
+            It answers other lines.
+        """
         told = orjson.loads(data)
+        if told["of"] != _digest(block):
+            raise DataError(
+                f"request {block.request!r}: it was answered for other lines before. Send new lines under a new id"
+            )
         texts = {name: told[name].encode() for name in ("forecasts", "refused")}
         return cls(**texts, counts=told["counts"], repeated=True)
 
@@ -107,7 +120,7 @@ class Stream:
 
     Parameters
     ----------
-    lineup : Lineup
+    lineup : Lineup or None
         Models of a new stream; a journal that exists goes on with its own.
     config : StreamConfig, optional
     journal : Journal, optional
@@ -132,7 +145,7 @@ class Stream:
 
     def __init__(
         self,
-        lineup: Lineup,
+        lineup: Lineup | None,
         config: StreamConfig | None = None,
         *,
         journal: Journal | None = None,
@@ -147,12 +160,13 @@ class Stream:
         self._sinks = {name: sink for name, sink in (("out", out), ("dead", dead), ("note", told)) if sink is not None}
         self._shadow: Shadow | None = None
         self.swap: Tended | None = None
-        self._broken = False
+        self.broken = False
         self._credit = 0.0
+        self._drift: dict[str, Any] | None = None
         self._since_settled = 0
         self._parsers: dict[bytes, Parser] = {}
         opened = journal is None or journal.fresh
-        self.lineup = lineup if opened or journal is None else kept_lineup(journal)
+        self.lineup = _begun(lineup, journal) if opened or journal is None else kept_lineup(journal)
         self._open()
         if journal is not None:
             self.core.session.self_test(self.config.batch)
@@ -261,36 +275,38 @@ class Stream:
 
         Raises
         ------
-        ModelError, DataError, IntegrityError
-            The batch could not be taken in or committed; the stream is of no use any more and must be opened again.
+        DataError
+            A request was answered for other lines before; nothing of the batch is taken in.
+        StatecastError
+            The batch could not be taken in or committed: `broken` is true then, and the stream must be opened again.
         """
-        if self._broken:
+        if self.broken:
             raise ModelError("stream: an earlier batch failed. Open it again: it goes on from its journal")
         answers: dict[int, Answer] = {}
         fresh: list[tuple[int, Block]] = []
         known: set[str] = set()
         for i, block in enumerate(blocks):
-            before = self._answered(block.request)
+            before = self._answered(block)
             if before is not None:
                 answers[i] = before
             elif block.request is None or block.request not in known:
                 fresh.append((i, block))
                 known |= {block.request} if block.request is not None else set()
         if fresh:
-            self._broken = True
+            self.broken = True
             answers |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
-            self._broken = False
+            self.broken = False
         for i, block in enumerate(blocks):
             if i not in answers:  # the same request twice in one batch
                 first = next(k for k, other in fresh if other.request == block.request)
                 answers[i] = replace(answers[first], repeated=True)
         return [answers[i] for i in range(len(blocks))]
 
-    def _answered(self, request: str | None) -> Answer | None:
-        if request is None or self.journal is None:
+    def _answered(self, block: Block) -> Answer | None:
+        if block.request is None or self.journal is None:
             return None
-        kept = self.journal.answer(request)
-        return None if kept is None else Answer.from_bytes(kept)
+        kept = self.journal.answer(block.request)
+        return None if kept is None else Answer.from_bytes(kept, block)
 
     def _taken(self, blocks: list[Block]) -> list[Answer]:
         """Parse, step, commit and give out."""
@@ -303,6 +319,7 @@ class Stream:
         written, dropped = self._capped([letter for part in letters for letter in part])
         out, dead = b"".join(lines), b"".join(written)
         drifts = self.live.take(applied.events, applied.walked)
+        self._drift = drifts[-1] if drifts else self._drift
         told = notes(drifts)
         head = replace(
             self._next(applied, len(out), len(dead), dropped),
@@ -314,7 +331,7 @@ class Stream:
             applied,
             dead=dead,
             positions={b.partition: asdict(b.position) for b in blocks if b.position is not None},
-            answers={b.request: a.to_bytes() for b, a in zip(blocks, answers, strict=True) if b.request is not None},
+            answers={b.request: a.to_bytes(b) for b, a in zip(blocks, answers, strict=True) if b.request is not None},
         )
         self._publish(out=out, dead=dead, note=told)
         return answers
@@ -421,6 +438,60 @@ class Stream:
         self.journal.forget(min([*needed, self.head.batch]), [BOOK, *(p.owner for p in self._pages)])
         self._since_settled = 0
 
+    def latest(self, series: str) -> bytes | None:
+        """Give the last forecast of a series as a line, None where there is none.
+
+        The value at step s is for the s-th tick after the last one, and was made from ticks up to and including it.
+        After a model has changed it is that of the new one.
+        """
+        slot, book, states = self.core.book.slot(series), self.core.book, self.core.serving
+        if slot is None or states.arena["accepted"][slot] == NEVER:
+            return None
+        warming = WARMING if states.arena["count"][slot] < self.config.burn_in else 0
+        time, last = int(states.arena["accepted"][slot]), book.arena["time"][slot]
+        sequence = int(book.arena["sequence"][slot]) if last == time else 0
+        events = Events.blank(slot, self.core.layout, (time, sequence), warming)
+        return forecasts(book.names, events, states.arena["quantile"][[slot]], self.head.label)[0]
+
+    def listed(self, after: str, limit: int) -> list[dict[str, Any]]:
+        """List series in the order of their first tick, those that follow on a name; "" begins at the first."""
+        book, states = self.core.book, self.core.serving.arena
+        before = book.slot(after) if after else -1
+        if before is None:
+            return []
+        return [
+            {
+                "name": book.names[slot],
+                "last_time": _moment(int(book.arena["time"][slot])),
+                "price": states["price"][slot].tolist()
+                if self.core.layout.block > 1
+                else float(states["price"][slot, 0]),
+                "ticks": int(states["count"][slot]),
+                "warming": bool(states["count"][slot] < self.config.burn_in),
+            }
+            for slot in range(before + 1, min(before + 1 + limit, len(book)))
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """Tell how things are: what serves, how much was taken in, and how the forecasts hold."""
+        head = self.head
+        return {
+            "model": head.model,
+            "sha256": self.lineup.sha256,
+            "version": head.version,
+            "beside": sorted(self.core.beside),
+            "series": head.series,
+            "batches": head.batch,
+            "counts": head.counts,
+            "dropped": head.dropped,
+            "newest_time": None if head.newest == NEVER else _moment(head.newest),
+            "scores": self.live.report(),
+            "drift": self._drift,
+            "swap": None
+            if self._shadow is None
+            else {"version": self._shadow.lineup.version, "events_to_warm": self._shadow.lag},
+        }
+
     def note(self, told: dict[str, Any], **rest: Any) -> None:
         """Commit and give out word of something that happened beside the ticks."""
         told = told | {"lines": sum(self.head.counts.values())}
@@ -483,6 +554,55 @@ class Stream:
         self._owners, self.lineup, self._shadow = self._shadow_owners, shadow.lineup, None
         self.core.take_over(shadow.states)
 
+    def reconcile(self, restated: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]) -> dict[str, int]:
+        """Compute the states of series anew from restated prices, up to their last tick.
+
+        Parameters
+        ----------
+        restated : mapping of (int64 [n], float64 [n])
+            By series: times in microseconds since 1970, ascending, and prices.
+
+        Returns
+        -------
+        dict of int
+            Prices that each series' states have taken in.
+
+        Raises
+        ------
+        DataError
+            A series is not carried or has no prices, or ticks hold more than a price each.
+        """
+        if self.core.layout.block > 1 or self.core.layout.beside:
+            raise DataError("reconcile: expected ticks of one price alone, but these hold blocks or covariates")
+        for name, (_, price) in restated.items():
+            if self.core.book.slot(name) is None or len(price) == 0:
+                raise DataError(
+                    f"reconcile {name}: the stream carries no such series, or the store has no prices of it"
+                )
+        # nothing that the journal would step again may lie before the new states
+        self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
+        self.settle()
+        taken = {name: self._reconcile(name, time, price) for name, (time, price) in restated.items()}
+        self.history.flush()
+        self.note({"kind": "reconciled", "series": taken}, everything=True)
+        self.settle()
+        return taken
+
+    def _reconcile(self, name: str, time: NDArray[np.int64], price: NDArray[np.float64]) -> int:
+        book, slot = self.core.book, self.core.book.slot(name)
+        assert slot is not None
+        known = (time <= book.arena["time"][slot]) & np.isfinite(price)
+        events = Events.of_series(slot, time[known], price[known], self.core.layout)
+        for states in self.core.states.values():
+            states.renew(slot, name)
+            for start in range(0, len(events), self.config.batch):
+                self.core.replay(states, events.take(slice(start, start + self.config.batch)))
+        book.arena["shown"][slot] = len(events)
+        self.history.write(events)
+        for pages in self._pages:
+            pages.touch(np.array([slot]), self.head.batch + 1)
+        return len(events)
+
     def _drop_shadow(self) -> None:
         """Forget a lineup that was announced and never served."""
         if self._shadow is not None:
@@ -500,7 +620,7 @@ class Stream:
             self.swap.close()
         self._drop_shadow()
         if self.journal is not None:
-            if not self._broken and any(map(len, self._pages)):
+            if not self.broken and any(map(len, self._pages)):
                 self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
                 self.settle()
             self.journal.close()
@@ -512,6 +632,12 @@ class Stream:
 def _label(lineup: Lineup) -> Label:
     """Name the model that serves."""
     return Label(model=lineup.sessions[SERVING].metadata.name, sha256=lineup.sha256[:12], version=lineup.version)
+
+
+def _begun(lineup: Lineup | None, journal: Journal | None) -> Lineup:
+    if lineup is None:
+        raise ConfigError(f"journal {journal and journal.folder}: there is none yet. Name the one of a stream that ran")
+    return lineup
 
 
 def kept_lineup(journal: Journal) -> Lineup:
@@ -534,6 +660,14 @@ def _answers(blocks: list[Block], applied: Applied, lines: list[bytes], letters:
         counts = _counts(applied.reason[first:stop])
         answers.append(Answer(forecasts=b"".join(lines[begin:end]), refused=b"".join(dead), counts=counts))
     return answers
+
+
+def _digest(block: Block) -> str:
+    return hashlib.sha256(b"\n".join([block.head, *block.lines])).hexdigest()
+
+
+def _moment(us: int) -> str:
+    return str(np.datetime_as_string(np.datetime64(us, "us"), timezone="UTC"))
 
 
 def _counts(reason: NDArray[np.uint8]) -> dict[str, int]:
