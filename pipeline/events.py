@@ -86,16 +86,17 @@ class Events:
         """Put the prices [a] of one series in events, numbered from 1."""
         count = len(time)
         columns: dict[str, Any] = _zeros(count, layout)
-        told = {"slot": np.full(count, slot), "time": time, "number": np.arange(1, count + 1), "price": price[:, None]}
-        return cls(**columns | told | {"factor": np.full(count, np.nan)})
+        columns |= {"slot": np.full(count, slot), "time": time, "number": np.arange(1, count + 1)}
+        columns |= {"price": price[:, None], "factor": np.full(count, np.nan)}
+        return cls(**columns)
 
     @classmethod
     def blank(cls, slot: int, layout: Layout, key: tuple[int, int], flags: int) -> Events:
         """Give one event that holds a key (time, sequence) and flags alone."""
         columns: dict[str, Any] = _zeros(1, layout)
-        told = {"slot": slot, "time": key[0], "sequence": key[1]}
-        told = {name: np.array([value]) for name, value in told.items()} | {"flags": np.array([flags], np.uint8)}
-        return cls(**columns | told)
+        columns |= {name: np.array([x]) for name, x in (("slot", slot), ("time", key[0]), ("sequence", key[1]))}
+        columns["flags"] = np.array([flags], np.uint8)
+        return cls(**columns)
 
     @classmethod
     def joined(cls, parts: Sequence[Events]) -> Events:
