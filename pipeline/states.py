@@ -103,11 +103,10 @@ class States:
         self._state = [s.name for s in m.state]
         self._priced = [f"state.{s.name}" for s in m.state if s.unit == "price"]
 
-    def seat(self, names: list[str]) -> None:
-        """Give rows to new series, the next ones."""
-        used = self.arena.used
-        self.arena.seat(used + len(names))
-        self.arena["row"][used : used + len(names)] = self.session.rows(names)
+    def seat(self, names: list[str], first: int = 0) -> None:
+        """Give rows to series: the first of them gets the row of slot `first`."""
+        self.arena.seat(first + len(names))
+        self.arena["row"][first : first + len(names)] = self.session.rows(names)
 
     def renew(self, slot: int, name: str) -> None:
         """Let a series begin again."""

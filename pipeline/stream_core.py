@@ -115,7 +115,7 @@ class Core:
             self.book.newest = admitted.newest
             return self._nothing(reason, events)
         for states in (self.serving, *self.beside.values()):
-            states.seat(admitted.new)
+            states.seat(admitted.new, len(self.book))
         serving, rows = self.serving.walk(events, plan, self.book.rules)
         events = self._judged(events, serving)
         others = {name: states.walk(events, plan) for name, states in self.beside.items()}

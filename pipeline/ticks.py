@@ -314,7 +314,8 @@ _BLANK = _fault(Reason.BLANK)
 def _row(record: dict[str, Any], layout: Layout) -> Row:
     """Give the values of a line their types, or the reason why they have others."""
     name, sequence, price = record["series"], record.get("sequence", 0), record.get("price")
-    if type(name) is not str or type(sequence) is not int or not 0 <= sequence < MAX_SEQUENCE:
+    empty = price is None and "price" not in record and "adjust" not in record
+    if empty or type(name) is not str or type(sequence) is not int or not 0 <= sequence < MAX_SEQUENCE:
         return MALFORMED
     us = _moment(record["time"])
     if isinstance(us, Reason):
@@ -322,7 +323,6 @@ def _row(record: dict[str, Any], layout: Layout) -> Row:
     if "adjust" in record:
         return _adjustment(record, name, us)
     if price is None:
-        _ = record["price"]
         return Reason.HOLE, name, us, sequence, None, np.nan, None, None
     prices = _prices(price, layout.block)
     if isinstance(prices, Reason):
