@@ -143,9 +143,9 @@ def _load(journal: Journal, owner: int, arena: Arena, as_of: NDArray[np.int64]) 
 
 
 def _check_seen(journal: Journal, series: list[tuple[str, int]], as_of: NDArray[np.int64], first: int) -> None:
-    """Refuse a journal that lacks the page of a series whose first batches are gone."""
+    """Refuse a journal that lacks the page of a series whose first batches are gone, or that began warm."""
     begun = np.array([batch for _, batch in series], np.int64)
-    lost = np.flatnonzero((begun < first) & (as_of[np.arange(len(begun)) // PAGE] == 0))
+    lost = np.flatnonzero((begun < max(first, GREETING + 1)) & (as_of[np.arange(len(begun)) // PAGE] == 0))
     if len(lost):
         raise IntegrityError(
             f"journal {journal.path}: the states of series {series[int(lost[0])][0]} are missing. Restore a backup"

@@ -393,15 +393,14 @@ class Stream:
 
     def close(self) -> None:
         """Write every page, so that the next start steps nothing again, and close all files."""
-        if self.journal is not None:
-            if not self._broken and any(map(len, self._pages)):
+        try:
+            if self.journal is not None and not self._broken and any(map(len, self._pages)):
                 self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
                 self.settle()
-            self.journal.close()
-        self.history.close()
-        for sink in (self.out, self.dead):
-            if sink is not None:
-                sink.close()
+        finally:
+            for part in (self.journal, self.history, self.out, self.dead):
+                if part is not None:
+                    part.close()
 
 
 def kept_lineup(journal: Journal) -> Lineup:
