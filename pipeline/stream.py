@@ -211,7 +211,7 @@ class Stream:
             for number, since in recovered.dirty[pages.owner].items():
                 pages.touch(np.array([number * PAGE]), since)
         self._recover_outputs()
-        if here != there:
+        if here != there or recovered.difference > 0:
             note = {"kind": "rebase", "from": there, "to": here, "difference": recovered.difference}
             self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[note]), everything=True)
             self.journal.rebase({"fingerprint": here})
