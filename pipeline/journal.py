@@ -1,6 +1,6 @@
 """The journal of a stream: one SQLite file in which every micro-batch is one transaction.
 
-    about      format, what ticks hold, where the bits were made
+    about      what ticks hold, where the bits were made, the first batch that is kept
     model      the model that serves and those beside it, whole, by the version under which they were published
     series     slot and name
     batch      events, forecasts, dead letters, scores, and in its head everything that the batch decided
@@ -48,8 +48,8 @@ CREATE TABLE about (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT N
 CREATE TABLE model (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, role TEXT NOT NULL, file BLOB NOT NULL,
     sum INTEGER NOT NULL);
 CREATE TABLE series (slot INTEGER PRIMARY KEY, name TEXT NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL);
-CREATE TABLE batch (id INTEGER PRIMARY KEY, head BLOB NOT NULL, events BLOB NOT NULL, forecasts BLOB NOT NULL,
-    dead BLOB NOT NULL, scores BLOB NOT NULL, sum INTEGER NOT NULL);
+CREATE TABLE batch (id INTEGER PRIMARY KEY AUTOINCREMENT, head BLOB NOT NULL, events BLOB NOT NULL,
+    forecasts BLOB NOT NULL, dead BLOB NOT NULL, scores BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE page (owner INTEGER NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, data BLOB NOT NULL,
     sum INTEGER NOT NULL, PRIMARY KEY (owner, number));
 CREATE TABLE position (partition TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL);
@@ -148,7 +148,7 @@ class Journal:
     def begin(self, about: Mapping[str, Any], models: Iterable[tuple[int, int, str, bytes]], batch: Batch) -> None:
         """Lay down what a new journal is about, its models (id, version, role, file) and its first batch, at once."""
         with self._integrity(), self._transaction():
-            self._put_about(about)
+            self._put_about({**about, "first": batch.id})
             self._put_models(models)
             self._put(batch)
         self.fresh = False
@@ -227,11 +227,15 @@ class Journal:
 
     def span(self) -> tuple[int, int]:
         """Give the first and last batch that are kept; (1, 0) where there are none."""
+        if self.fresh:
+            return 1, 0
         with self._integrity():
-            first, last, count = self._db.execute("SELECT min(id), max(id), count(*) FROM batch").fetchone()
-        if count and count != last - first + 1:
+            found = self._db.execute("SELECT min(id), max(id), count(*) FROM batch").fetchone()
+            written = self._db.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0]
+        first, last = self.about("first"), written or 0
+        if found != (first, last, last - first + 1):
             raise IntegrityError(f"journal {self.path}: batches are missing. Restore it from a backup")
-        return (first, last) if count else (1, 0)
+        return first, last
 
     def batches(self, after: int) -> Iterator[Batch]:
         """Give the batches after one, ascending; without what stands in other tables."""
@@ -260,6 +264,7 @@ class Journal:
         kept = ",".join(str(int(owner)) for owner in owners)
         with self._transaction():
             self._db.execute("DELETE FROM batch WHERE id < ?", (before,))
+            self._put_about({"first": max(before, 1)})
             self._db.execute(f"DELETE FROM page WHERE owner NOT IN ({kept})")  # noqa: S608  whole numbers
             self._db.execute(f"DELETE FROM model WHERE id NOT IN ({kept})")  # noqa: S608
             oldest = "SELECT batch FROM answer ORDER BY batch DESC LIMIT 1 OFFSET ?"

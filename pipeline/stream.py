@@ -247,7 +247,7 @@ class Stream:
             for number, since in recovered.dirty[pages.owner].items():
                 pages.touch(np.array([number * PAGE]), since)
         self._recover_outputs()
-        if here != there:
+        if here != there or recovered.difference > 0:
             note = {"kind": "rebase", "from": there, "to": here, "difference": recovered.difference}
             self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[note]), everything=True)
             self.journal.rebase({"fingerprint": here})
@@ -619,14 +619,14 @@ class Stream:
         if self.swap is not None:
             self.swap.close()
         self._drop_shadow()
-        if self.journal is not None:
-            if not self.broken and any(map(len, self._pages)):
+        try:
+            if self.journal is not None and not self.broken and any(map(len, self._pages)):
                 self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
                 self.settle()
-            self.journal.close()
-        self.history.close()
-        for sink in self._sinks.values():
-            sink.close()
+        finally:
+            for part in (self.journal, self.history, *self._sinks.values()):
+                if part is not None:
+                    part.close()
 
 
 def _label(lineup: Lineup) -> Label:
