@@ -107,10 +107,11 @@ def reconcile(
     """
     from pipeline.opening import Opening, notes_of, opened
     from pipeline.replay import restated
+    from pipeline.restating import reconcile as recomputed
 
     chosen = settled(config, settings, folder)
     where = journal or chosen.folder / "journal"
     wanted = Opening(lineup=None, journal=where, told=notes_of(where))
     with opened(wanted, chosen.stream) as stream:
-        told = stream.reconcile({name: restated(store(chosen), name) for name in series})
+        told = recomputed(stream, {name: restated(store(chosen), name) for name in series})
     answer(as_json, told, lambda: typer.echo("\n".join(f"{name}: {count} ticks" for name, count in told.items())))

@@ -102,6 +102,10 @@ class Book:
         """The series in the order of their first event; the place is the slot."""
         return self._names
 
+    def named(self, first: int) -> list[tuple[int, str]]:
+        """Give slot and name of the series from a slot on."""
+        return list(enumerate(self._names[first:], start=first))
+
     def slot(self, name: str) -> int | None:
         """Give the slot of a series, None where it has shown nothing."""
         return self._slot.get(name)

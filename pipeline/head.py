@@ -59,6 +59,10 @@ class Head:
         """What the forecasts of this batch are marked with."""
         return Label(model=self.model, sha256=self.sha256, version=self.version)
 
+    def following(self) -> Head:
+        """Begin the head of the next batch: nothing has happened in it yet."""
+        return replace(self, batch=self.batch + 1, events=0, notes=[])
+
     def labelled(self, label: Label) -> Head:
         """Let another model serve from here on."""
         return replace(self, **{name: getattr(label, name) for name in ("model", "sha256", "version")})

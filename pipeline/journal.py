@@ -38,6 +38,9 @@ FORMAT = 1
 
 Durability = Literal["full", "normal", "none"]
 
+ModelRow = tuple[int, int, str, bytes]
+"""Number, version, role and file of a model."""
+
 ANSWERS = 10_000
 """How many answered requests are remembered."""
 
@@ -81,8 +84,8 @@ class Batch:
         Of the partitions that were read, where the next lines begin.
     answers : mapping of bytes
         By request.
-    pages : list of (owner, number, bytes)
-        States as of this batch.
+    pages : iterable of (owner, number, bytes)
+        States as of this batch; read once.
     """
 
     id: int
@@ -94,7 +97,7 @@ class Batch:
     new: list[tuple[int, str]] = field(default_factory=list)
     positions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     answers: Mapping[str, bytes] = field(default_factory=dict)
-    pages: list[tuple[int, int, bytes]] = field(default_factory=list)
+    pages: Iterable[tuple[int, int, bytes]] = ()
 
 
 class Journal:
@@ -145,7 +148,7 @@ class Journal:
                 raise IntegrityError(f"journal {self.path}: damaged ({found}). Restore it from a backup")
             self.fresh = not self._db.execute("SELECT count(*) FROM about").fetchone()[0]
 
-    def begin(self, about: Mapping[str, Any], models: Iterable[tuple[int, int, str, bytes]], batch: Batch) -> None:
+    def begin(self, about: Mapping[str, Any], models: Iterable[ModelRow], batch: Batch) -> None:
         """Lay down what a new journal is about, its models (id, version, role, file) and its first batch, at once."""
         with self._integrity(), self._transaction():
             self._put_about({**about, "first": batch.id})
@@ -153,7 +156,7 @@ class Journal:
             self._put(batch)
         self.fresh = False
 
-    def commit(self, batch: Batch, models: Iterable[tuple[int, int, str, bytes]] = ()) -> None:
+    def commit(self, batch: Batch, models: Iterable[ModelRow] = ()) -> None:
         """Bring a batch to disk: all of it or nothing.
 
         Raises
@@ -296,7 +299,7 @@ class Journal:
             text = orjson.dumps(value)
             self._db.execute("REPLACE INTO about VALUES (?, ?, ?)", (key, text, _sum(key, text)))
 
-    def _put_models(self, models: Iterable[tuple[int, int, str, bytes]]) -> None:
+    def _put_models(self, models: Iterable[ModelRow]) -> None:
         for row in models:
             self._db.execute("INSERT INTO model VALUES (?, ?, ?, ?, ?)", (*row, _sum(*row)))
 

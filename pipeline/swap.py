@@ -64,6 +64,8 @@ class Swap:
             self._work = None
             return False
         except StatecastError as error:
+            if self._stream.broken:
+                raise
             self._work = None
             self._stream.note({"kind": "swap_refused", "why": str(error)})
             return False
@@ -106,6 +108,6 @@ class Swap:
                     yield
                 break
             except IntegrityError:  # a series moved on faster than its history reaches
-                if not again:
+                if not again or self._stream.broken:
                     raise
         self._stream.flip()
