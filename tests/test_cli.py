@@ -315,25 +315,19 @@ def test_ticks_go_in_by_a_pipe_and_forecasts_come_out(statecast: Call, desk: lis
 def test_a_stream_goes_on_from_its_journal_to_the_same_bytes(
     statecast: Call, looked_at: list[object], tmp_path: Path
 ) -> None:
-    """A part of the ticks, then all of them, from a file or from a pipe that repeats: one uninterrupted run's output."""
+    """A part of the ticks, then all of them, from a file or from a pipe that repeats: the output of one run."""
     once = ["--out", tmp_path / "once", "--dead-letters", tmp_path / "once.dead"]
     assert statecast("stream", *looked_at, *once, stdin=ticks(300))[0] == 0
     for source in ([], [tmp_path / "ticks.csv"]):
         name = "file" if source else "pipe"
-        paths = [
-            "--out",
-            tmp_path / name,
-            "--dead-letters",
-            tmp_path / f"{name}.dead",
-            "--journal",
-            tmp_path / f"{name}.d",
-        ]
+        paths = ["--out", tmp_path / name, "--dead-letters", tmp_path / f"{name}.dead"]
+        paths += ["--journal", tmp_path / f"{name}.journal"]
         options = [*source, *looked_at, *paths, *([] if source else ["--repeats"])]
-        for count, told in ((100, 100), (300, 299), (300, 299)):
+        for count in (100, 300, 300):
             (tmp_path / "ticks.csv").write_bytes(ticks(count))
             code, _, err = statecast("stream", *options, stdin=b"" if source else ticks(count))
             assert code == 0
-            assert f"{told} forecasts" in err
+            assert f"{count} forecasts" in err
         assert (tmp_path / name).read_bytes() == (tmp_path / "once").read_bytes() != b""
         assert (tmp_path / f"{name}.dead").read_bytes() == (tmp_path / "once.dead").read_bytes()
 
@@ -579,10 +573,12 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     """An interrupt ends with one line and the exit code of shells; here while the settings are read."""
     os.mkfifo(tmp_path / "settings")
     command = [sys.executable, "-c", INTERRUPTIBLE, "train", "ar", "--config", tmp_path / "settings"]
-    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        with open(tmp_path / "settings", "wb"):  # opens when the other side is there to read
-            process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+    with (
+        subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        open(tmp_path / "settings", "wb"),  # opens when the other side is there to read
+    ):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (INTERRUPTED, b"")
     assert err.startswith(b"interrupted: run the same command again")
     assert err.count(b"\n") == 1

@@ -103,6 +103,15 @@ def test_copies_of_a_series_forecast_alike_and_are_not_scored(
     assert replayed.scored <= 3 * 365
 
 
+def test_prices_around_1970_are_replayed(champion: Lineup, tmp_path: Path) -> None:
+    """Times whose number of microseconds is small are no times in another unit."""
+    time = np.arange(-200, 200) * 86_400_000_000
+    columns = {"series_id": ["OLD"] * len(time), "time": time, "available_time": time, "price": np.full(len(time), 9.0)}
+    PriceStore(tmp_path / "prices").write(pl.DataFrame(columns).cast(SCHEMA))  # type: ignore[arg-type]
+    replayed = replay(champion, tmp_path / "prices", tmp_path / "out.jsonl")
+    assert (replayed.stream.forecasts, replayed.stream.rejected) == (400, {})
+
+
 def test_a_replay_where_every_tick_is_refused_scores_nothing(
     workspace: Workspace, champion: Lineup, tmp_path: Path
 ) -> None:
