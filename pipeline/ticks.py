@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
@@ -195,8 +195,11 @@ class Ticks:
     @classmethod
     def of(cls, ticks: Iterable[tuple[str, int, float | None]]) -> Ticks:
         """Build the columns from (series, microseconds, price) triples; a price of None is a hole."""
-        records = [{"series": name, "time": time, "price": price} for name, time, price in ticks]
-        return _columns([_row(record, PLAIN) for record in records], PLAIN)
+        triples = list(ticks)
+        # a time of lines may be in another unit, which its size tells; here the unit is known
+        records = [{"series": name, "time": "1970-01-01", "price": price} for name, _, price in triples]
+        read = _columns([_row(record, PLAIN) for record in records], PLAIN)
+        return replace(read, time=np.array([time for _, time, _ in triples], np.int64))
 
 
 def whole(past: NDArray[np.float32], future: NDArray[np.float32]) -> NDArray[np.bool_]:

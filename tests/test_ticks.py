@@ -188,6 +188,7 @@ def test_columns_have_their_types() -> None:
     np.testing.assert_array_equal(ticks.reason, [0, Reason.HOLE, 0])
     assert math.copysign(1, ticks.price[2, 0]) == 1
     assert len(Ticks.of([])) == 0
+    assert Ticks.of([("A", 0, 1.0), ("A", 1, 1.0)]).reason.tolist() == [0, 0]  # their unit is known
 
 
 def test_the_reasons_are_stable() -> None:
