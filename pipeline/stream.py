@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -33,7 +34,7 @@ from pipeline.fingerprint import fingerprint
 from pipeline.head import Head
 from pipeline.history import History
 from pipeline.journal import Batch, Journal
-from pipeline.lines import Block
+from pipeline.lines import SPAN, Block
 from pipeline.lineup import SERVING, Lineup
 from pipeline.live import Live
 from pipeline.outputs import FileOutput, Sink
@@ -108,9 +109,7 @@ class Answer:
         """
         told = orjson.loads(data)
         if told["of"] != _digest(block):
-            raise DataError(
-                f"request {block.request!r}: it was answered for other lines before. Send new lines under a new id"
-            )
+            raise _of_others(block)
         texts = {name: told[name].encode() for name in ("forecasts", "refused")}
         return cls(**texts, counts=told["counts"], repeated=True)
 
@@ -284,23 +283,31 @@ class Stream:
             raise ModelError("stream: an earlier batch failed. Open it again: it goes on from its journal")
         answers: dict[int, Answer] = {}
         fresh: list[tuple[int, Block]] = []
-        known: set[str] = set()
+        known: dict[str, int] = {}
         for i, block in enumerate(blocks):
             before = self._answered(block)
             if before is not None:
                 answers[i] = before
-            elif block.request is None or block.request not in known:
+            elif block.request is None or known.setdefault(block.request, i) == i:
                 fresh.append((i, block))
-                known |= {block.request} if block.request is not None else set()
+            elif _digest(block) != _digest(blocks[known[block.request]]):
+                raise _of_others(block)
         if fresh:
-            self.broken = True
-            answers |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
-            self.broken = False
+            with self._or_broken():
+                answers |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
         for i, block in enumerate(blocks):
             if i not in answers:  # the same request twice in one batch
-                first = next(k for k, other in fresh if other.request == block.request)
-                answers[i] = replace(answers[first], repeated=True)
+                answers[i] = replace(answers[known[block.request or ""]], repeated=True)
         return [answers[i] for i in range(len(blocks))]
+
+    @contextmanager
+    def _or_broken(self) -> Iterator[None]:
+        """Take nothing more where the block fails: what is in memory may then be ahead of what is on disk."""
+        try:
+            yield
+        except BaseException:
+            self.broken = True
+            raise
 
     def _answered(self, block: Block) -> Answer | None:
         if block.request is None or self.journal is None:
@@ -346,9 +353,11 @@ class Stream:
         """Read the lines of a block."""
         parse = self._parsers.get(block.head)
         if parse is None:
+            parse = parser(block.head, self.core.layout)
             if len(self._parsers) > 1000:
                 self._parsers.clear()
-            parse = self._parsers[block.head] = parser(block.head, self.core.layout)
+            if len(block.head) <= SPAN:  # a request may have a head of any length
+                self._parsers[block.head] = parse
         most = self.config.max_line_bytes
         return parse([line if len(line) <= most else _TOO_LONG for line in block.lines])
 
@@ -503,8 +512,9 @@ class Stream:
             notes=[told],
             note_bytes=self.head.note_bytes + len(data),
         )
-        self._commit(head, **rest)
-        self._publish(note=data)
+        with self._or_broken():
+            self._commit(head, **rest)
+            self._publish(note=data)
 
     def announce(self, lineup: Lineup) -> None:
         """Begin to warm the states of another lineup from the latest ticks of each series.
@@ -536,7 +546,8 @@ class Stream:
         if len(slot) and self.journal is not None:
             # a page counts from the batch as of which it is exact, and this one has no events
             fresh = [page for pages in self._shadow_pages for page in pages.fresh(slot)]
-            self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), pages=fresh)
+            with self._or_broken():
+                self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), pages=fresh)
         return self._shadow.lag == 0
 
     def flip(self) -> None:
@@ -544,14 +555,13 @@ class Stream:
         shadow = self._shadow
         assert shadow is not None, "no lineup was announced"
         assert shadow.lag == 0, "the states of the announced lineup have not caught up"
-        before = self.head
-        self.head = self.head.labelled(_label(shadow.lineup))
-        told = {"kind": "swap", "version": shadow.lineup.version, "sha256": shadow.lineup.sha256, "was": before.version}
-        self.live = Live(shadow.lineup, self.config.drift)
+        live, lineup = Live(shadow.lineup, self.config.drift), shadow.lineup
+        told = {"kind": "swap", "version": lineup.version, "sha256": lineup.sha256, "was": self.head.version}
+        self.head, self.live = self.head.labelled(_label(lineup)), live
         self.note(told)
         old = {p.owner for p in self._pages} - {BOOK} - set(self._shadow_owners.values())
         self._pages = [p for p in self._pages if p.owner not in old]
-        self._owners, self.lineup, self._shadow = self._shadow_owners, shadow.lineup, None
+        self._owners, self.lineup, self._shadow = self._shadow_owners, lineup, None
         self.core.take_over(shadow.states)
 
     def reconcile(self, restated: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]) -> dict[str, int]:
@@ -579,13 +589,14 @@ class Stream:
                 raise DataError(
                     f"reconcile {name}: the stream carries no such series, or the store has no prices of it"
                 )
-        # nothing that the journal would step again may lie before the new states
-        self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
-        self.settle()
-        taken = {name: self._reconcile(name, time, price) for name, (time, price) in restated.items()}
-        self.history.flush()
-        self.note({"kind": "reconciled", "series": taken}, everything=True)
-        self.settle()
+        with self._or_broken():
+            # nothing that the journal would step again may lie before the new states
+            self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
+            self.settle()
+            taken = {name: self._reconcile(name, time, price) for name, (time, price) in restated.items()}
+            self.history.flush()
+            self.note({"kind": "reconciled", "series": taken}, everything=True)
+            self.settle()
         return taken
 
     def _reconcile(self, name: str, time: NDArray[np.int64], price: NDArray[np.float64]) -> int:
@@ -660,6 +671,10 @@ def _answers(blocks: list[Block], applied: Applied, lines: list[bytes], letters:
         counts = _counts(applied.reason[first:stop])
         answers.append(Answer(forecasts=b"".join(lines[begin:end]), refused=b"".join(dead), counts=counts))
     return answers
+
+
+def _of_others(block: Block) -> DataError:
+    return DataError(f"request {block.request!r}: it was answered for other lines. Send new lines under a new id")
 
 
 def _digest(block: Block) -> str:
