@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 
 from pipeline.limits import ServeConfig
 from pipeline.refusals import RefusedError
-from pipeline.ticks import parser
+from pipeline.ticks import is_csv
 
 NDJSON, JSON, CSV = "application/x-ndjson", "application/json", "text/csv"
 
@@ -139,7 +139,7 @@ def cut(kind: str, body: bytes, most: int) -> Lines:
     if kind == NDJSON:
         return Lines(head=b"", lines=lines)
     head = next((line for line in lines if line.strip()), b"")
-    if head and parser(head) is parser(b""):
+    if head and not is_csv(head):
         raise RefusedError(400, "csv_header", "expected a CSV header with series, time and price as the first line")
     return Lines(head=head, lines=lines)
 

@@ -24,6 +24,9 @@ from pipeline.stream_core import Core
 TOGETHER = 4 * PAGE
 """Series that are stepped together."""
 
+_UNBEGUN = -1
+"""Events in the states of a series whose page has not been given yet."""
+
 
 class Shadow:
     """States of a lineup on their way to the present.
@@ -48,12 +51,12 @@ class Shadow:
         }
         self._seat()
         shown = self._shown()
-        self._done = np.maximum(shown - history.length, 0)
+        self._done = np.where((history.length > 0) & (history.length < shown), shown - history.length, _UNBEGUN)
         self._first = 0
 
     @property
     def lag(self) -> int:
-        """Events that are still to be taken in."""
+        """Events that are still to be taken in; 0 when every series has caught up."""
         return int((self._shown() - self._caught()).sum())
 
     def advance(self, seconds: float) -> NDArray[np.int64]:
@@ -82,15 +85,19 @@ class Shadow:
         return np.concatenate(ready) if ready else np.empty(0, np.int64)
 
     def _catch_up(self, group: NDArray[np.int64], shown: NDArray[np.int64], until: float) -> bool:
-        """Step a group on, an event of each series at a time; False where the time is over first."""
+        """Step a group on, an event of each series at a time and one at least; False where the time is over first."""
+        if not self._history.length:  # nothing to warm from: the states begin with the first tick after the flip
+            self._done[group] = shown[group]
+            return True
+        self._done[group] = np.maximum(self._done[group], 0)
         while True:
             behind = group[self._done[group] < shown[group]]
             if len(behind) == 0:
                 return True
-            if time.perf_counter() > until:
-                return False
             self._step(self._history.read(behind, self._done[behind] + 1))
             self._done[behind] += 1
+            if time.perf_counter() > until:
+                return False
 
     def _step(self, events: Events) -> None:
         """Take in one event of each series."""
@@ -106,15 +113,15 @@ class Shadow:
         """Give rows to series that have appeared."""
         names = self._core.book.names
         for states in self.states.values():
-            states.seat(names[states.arena.used :])
+            states.seat(names[states.arena.used :], states.arena.used)
 
     def _shown(self) -> NDArray[np.int64]:
         return self._core.book.arena["shown"][: len(self._core.book)]
 
     def _caught(self) -> NDArray[np.int64]:
-        """How many events of each series are in the states; new ones begin at none."""
+        """How many events of each series are in the states."""
         count = len(self._core.book)
         if len(self._done) < count:
             self._seat()
-            self._done = np.append(self._done, np.zeros(count - len(self._done), np.int64))
+            self._done = np.append(self._done, np.full(count - len(self._done), _UNBEGUN))
         return self._done

@@ -32,7 +32,7 @@ from pipeline.head import Head
 from pipeline.history import History
 from pipeline.journal import Batch, Journal, ModelRow
 from pipeline.ledger import Ledger
-from pipeline.lines import Block
+from pipeline.lines import SPAN, Block
 from pipeline.lineup import SERVING, Lineup
 from pipeline.live import Live
 from pipeline.outputs import Sink
@@ -284,9 +284,11 @@ class Stream:
         """Read the lines of a block."""
         parse = self._parsers.get(block.head)
         if parse is None:
+            parse = parser(block.head, self.core.layout)
             if len(self._parsers) > 1000:
                 self._parsers.clear()
-            parse = self._parsers[block.head] = parser(block.head, self.core.layout)
+            if len(block.head) <= SPAN:  # a request may have a head of any length
+                self._parsers[block.head] = parse
         most = self.config.max_line_bytes
         return parse([line if len(line) <= most else _TOO_LONG for line in block.lines])
 

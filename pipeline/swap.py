@@ -67,6 +67,8 @@ class Swap:
             if self._stream.broken:
                 raise
             self._work = None
+            if self._stream.broken:
+                raise
             self._stream.note({"kind": "swap_refused", "why": str(error)})
             return False
         return self._vetting is None  # a process that tries a file is waited for, not urged

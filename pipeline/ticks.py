@@ -210,12 +210,23 @@ def whole(past: NDArray[np.float32], future: NDArray[np.float32]) -> NDArray[np.
 
 def parser(head: bytes, layout: Layout = PLAIN) -> Parser:
     """Choose by the first line that is not blank: a header with series, time and price is CSV, all else JSON."""
-    columns = [column.lower() for column in _csv_fields(head.strip()) or ()]
-    if not {"series", "time", "price"} <= set(columns):
+    columns = _header(head)
+    if not columns:
         return partial(_parse_json, layout=layout)
     where = {name: columns.index(name) for name in ("series", "time", "price", "sequence") if name in columns}
     row = partial(_csv_row, header=head.strip(), where=where, layout=layout)
     return lambda lines: _columns([row(line) for line in lines], layout)
+
+
+def is_csv(head: bytes) -> bool:
+    """Tell whether a first line is the header of a CSV."""
+    return bool(_header(head))
+
+
+def _header(head: bytes) -> list[str]:
+    """Give the columns of a CSV header; none where the line is something else."""
+    columns = [column.lower() for column in _csv_fields(head.strip()) or ()]
+    return columns if {"series", "time", "price"} <= set(columns) else []
 
 
 def _parse_json(lines: Sequence[bytes], layout: Layout) -> Ticks:

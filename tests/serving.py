@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
-from memory_engine import MemoryEngine
+from hooked_stream import HookedStream
 
 from pipeline.limits import ServeConfig
 from pipeline.serve import Server
@@ -37,9 +37,9 @@ class Reply:
 
 
 @contextmanager
-def running(engine: Callable[[], MemoryEngine] | MemoryEngine | None = None, **limits: Any) -> Iterator[Server]:
+def running(engine: Callable[[], HookedStream] | HookedStream | None = None, **limits: Any) -> Iterator[Server]:
     """Serve from a thread; at the end the server has ended, and what it raised is raised here."""
-    opened = engine if callable(engine) else lambda: engine or MemoryEngine()
+    opened = engine if callable(engine) else lambda: engine or HookedStream()
     server = Server(opened, ServeConfig(**{"port": 0, "token": TOKEN} | limits))
     listening, raised = threading.Event(), []
 

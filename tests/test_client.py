@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from memory_engine import MemoryEngine
+from hooked_stream import HookedStream
 from serving import TOKEN, address, running, wait_ready
 
 from models.errors import ConfigError, DataError, ModelError, TransientError
@@ -89,7 +89,7 @@ def test_ticks_are_answered_in_their_order() -> None:
 def test_a_lost_reply_is_asked_for_again_and_nothing_is_taken_twice(seed: int) -> None:
     """With a line that is cut at random bytes of the answer, every tick is taken once and every answer arrives."""
     rng = random.Random(seed)
-    sent, engine = ticks(50, "A", "B"), MemoryEngine()
+    sent, engine = ticks(50, "A", "B"), HookedStream()
     plan = [rng.choice([-1, 0, 1, rng.randint(1, 3000), None]) for _ in range(10_000)]
     with running(engine) as server:
         wait_ready(server.url)
@@ -98,7 +98,7 @@ def test_a_lost_reply_is_asked_for_again_and_nothing_is_taken_twice(seed: int) -
             for answer in client.send(sent):
                 answers.append(answer)
                 client.close()  # so that each request meets a line of its own
-    expected = MemoryEngine()
+    expected = HookedStream()
     with running(expected) as server:
         wait_ready(server.url)
         with Client(server.url, TOKEN) as client:
@@ -111,7 +111,7 @@ def test_a_lost_reply_is_asked_for_again_and_nothing_is_taken_twice(seed: int) -
 
 def test_a_sender_that_starts_again_repeats_nothing() -> None:
     """After a crash the same ticks under the same id give the same answers, and go on where they were not taken."""
-    engine = MemoryEngine()
+    engine = HookedStream()
     with running(engine) as server:
         wait_ready(server.url)
         with Client(server.url, TOKEN, config=FAST) as client:
@@ -126,7 +126,7 @@ def test_a_sender_that_starts_again_repeats_nothing() -> None:
 
 def test_a_full_queue_is_waited_for() -> None:
     """Many senders into a short queue all get every tick in."""
-    engine = MemoryEngine(before=lambda _: time.sleep(0.005))
+    engine = HookedStream(before=lambda _: time.sleep(0.005))
     with running(engine, queue_requests=1) as server:
         wait_ready(server.url)
         attempts: list[int] = []
@@ -149,9 +149,9 @@ def test_a_server_that_starts_later_is_waited_for() -> None:
     """While nobody listens, and while the engine opens, the client tries again."""
     gate = threading.Event()
 
-    def opened() -> MemoryEngine:
+    def opened() -> HookedStream:
         assert gate.wait(20)
-        return MemoryEngine()
+        return HookedStream()
 
     with running(opened) as server, Client(server.url, TOKEN, config=FAST) as client:
         threading.Timer(0.05, gate.set).start()
@@ -180,7 +180,7 @@ def test_attempts_are_bounded() -> None:
 def test_what_cannot_pass_is_not_tried_again() -> None:
     """A wrong token, a request that is refused and a broken model are errors of their kinds at the first attempt."""
     errors: list[Exception] = [ModelError("no model"), DataError("of others")]
-    engine = MemoryEngine()
+    engine = HookedStream()
 
     def before(_: object) -> None:
         raise errors.pop()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from memory_engine import MemoryEngine, slow
+from hooked_stream import HookedStream, slow
 from serving import BEARER, TOKEN, address, ask, ends, post, raw, running, tick, wait_ready
 
 HEAD = (
@@ -61,7 +61,7 @@ def test_a_slow_body_is_told_so() -> None:
 
 def test_the_time_of_the_engine_is_not_the_clients() -> None:
     """A request that has wholly come is answered, however long the engine takes."""
-    with running(MemoryEngine(before=slow(2.5)), head_s=1, body_s=1, keep_alive_s=1) as server:
+    with running(HookedStream(before=slow(2.5)), head_s=1, body_s=1, keep_alive_s=1) as server:
         wait_ready(server.url)
         assert post(server.url, tick("A", 0)).status == 200
 
@@ -69,7 +69,7 @@ def test_the_time_of_the_engine_is_not_the_clients() -> None:
 def test_the_loop_is_free_while_the_engine_works() -> None:
     """Probes answer at once while a micro-batch takes long."""
     gate, busy = threading.Event(), threading.Event()
-    with running(MemoryEngine(before=lambda _: busy.set() or gate.wait(20) or None)) as server:
+    with running(HookedStream(before=lambda _: busy.set() or gate.wait(20) or None)) as server:
         wait_ready(server.url)
         sender = threading.Thread(target=post, args=(server.url, tick("A", 0)))
         sender.start()
@@ -108,7 +108,7 @@ def test_idle_sockets_do_not_keep_others_out() -> None:
 def test_requests_beyond_the_connections_are_told_so() -> None:
     """Where every connection is being answered, one more is told 503, and those before it are answered."""
     gate, busy = threading.Event(), threading.Event()
-    with running(MemoryEngine(before=lambda _: busy.set() or gate.wait(20) or None), connections=4) as server:
+    with running(HookedStream(before=lambda _: busy.set() or gate.wait(20) or None), connections=4) as server:
         wait_ready(server.url)
         replies: list[int] = []
         senders = [

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from memory_engine import MemoryEngine
+from hooked_stream import HookedStream
 from prometheus_client.parser import text_string_to_metric_families
 from serving import BEARER, ask, post, running, tick, wait_ready
 
@@ -33,7 +33,7 @@ def value(found: Samples, metric: str, **labels: str) -> float:
 @pytest.fixture
 def url() -> Iterator[str]:
     """A server that has taken nothing."""
-    with running(MemoryEngine()) as server:
+    with running(HookedStream()) as server:
         wait_ready(server.url)
         yield server.url
 
@@ -55,9 +55,20 @@ def test_counts_are_those_of_what_was_sent(url: str) -> None:
     assert value(found, "statecast_ready") == 1
     assert value(found, "statecast_series") == 1
     assert value(found, "statecast_queue_requests") == 0
-    assert value(found, "statecast_score", name="1.coverage") == 0.9
-    assert ("statecast_score", (("name", "1.mae"),)) not in found
     assert [dict(labels)["model"] for name, labels in found if name == "statecast_model_info"] == ["last"]
+
+
+def test_scores_are_those_of_the_status(url: str) -> None:
+    """What has no outcome yet is not shown; afterwards every number is that of the status."""
+    post(url, tick("A", 0))
+    name = "models.serving.all.absolute_error"
+    before = samples(ask(url, "GET", "/metrics", headers=BEARER).body)
+    assert ("statecast_score", (("name", name),)) not in before
+    post(url, tick("A", 60, 1.75))
+    found = samples(ask(url, "GET", "/metrics", headers=BEARER).body)
+    scores = ask(url, "GET", "/status", headers=BEARER).json["engine"]["scores"]
+    assert value(found, "statecast_score", name="outcomes") == scores["outcomes"] == 1
+    assert value(found, "statecast_score", name=name) == scores["models"]["serving"]["all"]["absolute_error"] > 0.2
 
 
 def test_the_lag_is_the_age_of_the_newest_tick(url: str) -> None:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 
 import orjson
-from memory_engine import MemoryEngine
+from hooked_stream import HookedStream
+from served import metadata, model_bytes
 from serving import BEARER, TOKEN, ask, post, raw, running, tick, wait_ready
 
 from pipeline.client import Client, Event
@@ -67,15 +68,15 @@ def test_a_repeated_request_is_no_news() -> None:
 
 def test_dead_letters_and_another_model_are_news() -> None:
     """Within seconds all listeners hear how many lines were refused for what, and that another model serves."""
-    engine = MemoryEngine()
+    engine = HookedStream()
     with running(engine) as server:
         wait_ready(server.url)
         with listening(server.url, end="rejects") as heard:
             post(server.url, b"xx\nyy\n" + tick("A", 0) + b"\n" + tick("A", 0))
         assert heard[-1].data == {"malformed": 2, "duplicate": 1}
         with listening(server.url, end="swap") as heard:
-            engine.name = "next"
-        assert heard[-1].data["model"] == "next"
+            server.desk.ask(lambda _: engine.flip_to(model_bytes(metadata(name="next")), 2)).result(20)
+        assert (heard[-1].data["model"], heard[-1].data["version"]) == ("next", 2)
 
 
 def test_what_is_published_reaches_everybody() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
-from memory_engine import MemoryEngine
+from hooked_stream import HookedStream
 from served import model_bytes
 from serving import BEARER, TOKEN, address, ask, post, raw, running, status_line, tick, wait_ready
 
@@ -24,7 +24,7 @@ from models.observation import MEDIAN
 from pipeline.limits import ServeConfig
 from pipeline.serve import Server
 from pipeline.session import Session
-from pipeline.states import Stream
+from pipeline.stream_core import Core
 from pipeline.ticks import Ticks
 
 
@@ -39,11 +39,10 @@ def url() -> Any:
 def test_a_forecast_over_http_is_the_one_of_the_model(url: str) -> None:
     """The numbers that come back are the bits of the model's forecast."""
     line = orjson.loads(post(url, tick("bits", 0, 2.5)).body)["forecasts"][0]
-    forecast = (
-        Stream(Session(model_bytes()), max_series=1).apply(Ticks.of([("bits", 1_704_067_200_000_000, 2.5)])).forecast
-    )
-    assert line["median"] == forecast.quantile[0, :, 0, MEDIAN].tolist()
-    assert line["quantiles"] == forecast.quantile[0, :, 0].tolist()
+    core = Core(Session(model_bytes()), max_series=1)
+    quantile = core.apply(Ticks.of([("bits", 1_704_067_200_000_000, 2.5)])).quantile
+    assert line["median"] == quantile[0, :, 0, MEDIAN].tolist()
+    assert line["quantiles"] == quantile[0, :, 0].tolist()
     assert ask(url, "GET", "/forecasts/bits", headers=BEARER).json == line
 
 
@@ -115,15 +114,16 @@ def test_the_same_id_gets_the_same_answer(url: str) -> None:
 
 
 def test_series_are_listed_in_pages(url: str) -> None:
-    """Pages end where the next one begins, names hold slashes, and the last page says that it is the last."""
-    post(url, b"\n".join(tick(f"page/{i}", 0) for i in range(5)))
-    names, after = [], "page/"
+    """Pages come in the order of first ticks, names hold slashes, and the last page says that it is the last."""
+    post(url, b"\n".join(tick(f"page/{i}", 0) for i in (3, 1, 4, 0, 2)))
+    names, after = [], ""
     while after is not None:
         page = ask(url, "GET", f"/series?after={after}&limit=2", headers=BEARER).json
         names += [entry["name"] for entry in page["series"]]
         after = page["next"]
-    assert [name for name in names if name.startswith("page/")] == [f"page/{i}" for i in range(5)]
-    assert names == sorted(set(names))
+    assert names[-5:] == [f"page/{i}" for i in (3, 1, 4, 0, 2)]
+    assert len(names) == len(set(names))
+    assert ask(url, "GET", "/series?after=never&limit=2", headers=BEARER).json == {"series": [], "next": None}
     assert ask(url, "GET", "/forecasts/page%2F3", headers=BEARER).json["series"] == "page/3"
     assert ask(url, "GET", "/forecasts/page/3", headers=BEARER).json["series"] == "page/3"
     assert ask(url, "GET", "/forecasts/page", headers=BEARER).status == 404
@@ -218,7 +218,7 @@ def test_all_bodies_together_are_bounded() -> None:
 
 def test_more_than_the_queue_holds_is_told_to_come_again() -> None:
     """Requests above the bound get 429 with a time, none is lost, and none is taken that was refused."""
-    gate, busy, engine = threading.Event(), threading.Event(), MemoryEngine()
+    gate, busy, engine = threading.Event(), threading.Event(), HookedStream()
     engine.before = lambda _: busy.set() or assert_set(gate)
     with running(engine, queue_requests=3) as server:
         wait_ready(server.url)
@@ -239,7 +239,7 @@ def test_more_than_the_queue_holds_is_told_to_come_again() -> None:
         for sender in senders:
             sender.join(20)
     assert sorted(reply.status for reply in replies) == [200] * 4 + [429] * 8
-    assert len(engine.last) == 4
+    assert len(engine.names) == 4
 
 
 def assert_set(gate: threading.Event) -> None:
@@ -251,9 +251,9 @@ def test_an_engine_that_opens_slowly_is_said_to_start() -> None:
     """Until the engine is open the process is alive and not ready, and ticks are told to come again."""
     gate = threading.Event()
 
-    def opened() -> MemoryEngine:
+    def opened() -> HookedStream:
         assert gate.wait(20)
-        return MemoryEngine()
+        return HookedStream()
 
     with running(opened) as server:
         assert ask(server.url, "GET", "/healthz").json == {"standing": "starting"}
@@ -279,7 +279,7 @@ def test_what_the_engine_refuses_has_a_status(error: Exception, status: int) -> 
         if errors:
             raise errors.pop()
 
-    with running(MemoryEngine(before=before)) as server:
+    with running(HookedStream(before=before)) as server:
         wait_ready(server.url)
         refused = post(server.url, tick("A", 0))
         assert (refused.status, refused.json["sentence"]) == (status, str(error))
@@ -288,7 +288,7 @@ def test_what_the_engine_refuses_has_a_status(error: Exception, status: int) -> 
 
 def test_an_engine_that_fails_ends_the_server() -> None:
     """After an error that nobody raised on purpose nothing more is taken: the server ends and says why."""
-    engine = MemoryEngine()
+    engine = HookedStream()
 
     def before(_: Any) -> None:
         raise ZeroDivisionError("a bug")
@@ -308,7 +308,7 @@ def test_an_engine_that_fails_ends_the_server() -> None:
 
 def test_every_call_of_the_engine_comes_from_its_thread() -> None:
     """Requests, reads and background work of many clients reach the engine from one thread."""
-    engine = MemoryEngine()
+    engine = HookedStream()
     with running(engine) as server:
         wait_ready(server.url)
 
@@ -329,9 +329,9 @@ def test_every_call_of_the_engine_comes_from_its_thread() -> None:
 def test_an_address_that_others_can_reach_needs_a_token() -> None:
     """Without a token only a loopback address is bound, and nothing listens when it is refused."""
     with pytest.raises(ConfigError, match="no token is set"):
-        Server(MemoryEngine, ServeConfig(host="0.0.0.0", port=0))  # noqa: S104  refused, which is the point
+        Server(HookedStream, ServeConfig(host="0.0.0.0", port=0))  # noqa: S104  refused, which is the point
     with pytest.raises(ConfigError, match="no token is set"):
-        Server(MemoryEngine, ServeConfig(host="::", port=0))
+        Server(HookedStream, ServeConfig(host="::", port=0))
     with running(host="0.0.0.0", token=TOKEN) as server:  # noqa: S104
         assert ask(f"http://127.0.0.1:{address(server.url)[1]}", "GET", "/healthz").status == 200
 
@@ -341,7 +341,7 @@ def test_an_address_in_use_is_refused() -> None:
     with running() as server:
         port = address(server.url)[1]
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}"):
-            Server(MemoryEngine, ServeConfig(port=port))
+            Server(HookedStream, ServeConfig(port=port))
 
 
 def test_loopback_without_a_token_is_served_and_guarded_from_pages() -> None:
@@ -357,10 +357,10 @@ def test_loopback_without_a_token_is_served_and_guarded_from_pages() -> None:
 
 _CHILD = """
 import sys
-from memory_engine import MemoryEngine, slow
+from hooked_stream import HookedStream, slow
 from pipeline.limits import ServeConfig, find_token
 from pipeline.serve import Server
-engine = MemoryEngine(before=lambda _: print("busy", flush=True) or slow(float(sys.argv[1]))(_))
+engine = HookedStream(before=lambda _: print("busy", flush=True) or slow(float(sys.argv[1]))(_))
 try:
     Server(lambda: engine, ServeConfig(port=0, token=find_token(None), drain_s=int(sys.argv[2]))).run(
         lambda url: print(url, flush=True)
@@ -371,13 +371,17 @@ finally:
 
 
 @contextlib.contextmanager
-def child(seconds: float, drain_s: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def child(seconds: float, drain_s: int, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Serve in a process of its own, which is gone at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", _CHILD, str(seconds), str(drain_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}", "STATECAST_TOKEN": TOKEN},
+        env={
+            "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}",
+            "STATECAST_TOKEN": TOKEN,
+            "TMPDIR": str(folder),
+        },
     )
     assert process.stdout is not None
     try:
@@ -390,10 +394,10 @@ def child(seconds: float, drain_s: int) -> Iterator[tuple[subprocess.Popen[bytes
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains(number: signal.Signals) -> None:
+def test_a_signal_drains(number: signal.Signals, tmp_path: Path) -> None:
     """What was accepted before the signal is answered, what comes after is not taken, and the process ends with 0."""
     replies: list[int] = []
-    with child(0.3, 20) as (process, url):
+    with child(0.3, 20, tmp_path) as (process, url):
 
         def send(i: int) -> None:
             try:
@@ -419,9 +423,9 @@ def test_a_signal_drains(number: signal.Signals) -> None:
         ask(url, "GET", "/healthz")
 
 
-def test_an_engine_that_does_not_end_is_an_error() -> None:
+def test_an_engine_that_does_not_end_is_an_error(tmp_path: Path) -> None:
     """Where draining takes longer than it may, the process ends all the same, and not with 0."""
-    with child(30, 1) as (process, url):
+    with child(30, 1, tmp_path) as (process, url):
         head = f"POST /ticks HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 0\r\n"
         with raw(url, f"{head}Content-Type: text/csv\r\n\r\n".encode()):
             time.sleep(0.2)
