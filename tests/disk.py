@@ -125,8 +125,8 @@ class _System(Structure):
     ]
 
 
-_OPEN = CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_int, c_void_p)
-_DELETE = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int)
+_OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, c_void_p)
+_DELETE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 _WRITE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
 _TRUNCATE = CFUNCTYPE(c_int, c_void_p, c_int64)
 _SYNC = CFUNCTYPE(c_int, c_void_p, c_int)
@@ -150,15 +150,15 @@ def _watch_sqlite(watcher: Watcher) -> None:
     shim.name, shim.next = b"watched", None
     open_file, delete = _OPEN(own.contents.Open), _DELETE(own.contents.Delete)
 
-    def opened(_: Any, path: bytes | None, file: int, flags: int, out: Any) -> int:
+    def opened(_: Any, path: int | None, file: int, flags: int, out: Any) -> int:
         code = open_file(ctypes.addressof(own.contents), path, file, flags, out)
         if code == 0 and path is not None:
             handle = _File.from_address(file)
-            handle.methods = ctypes.pointer(_methods(handle.methods.contents, Path(path.decode()).name, watcher))
+            handle.methods = ctypes.pointer(_methods(handle.methods.contents, _name(path), watcher))
         return code
 
-    def deleted(_: Any, path: bytes, sync: int) -> int:
-        call = Call(kind="delete", file=Path(path.decode()).name)
+    def deleted(_: Any, path: int, sync: int) -> int:
+        call = Call(kind="delete", file=_name(path))
         code = _asked(watcher, call, SQLITE_IOERR_WRITE)
         code = code or delete(ctypes.addressof(own.contents), path, sync)
         watcher.after(call)
@@ -168,6 +168,11 @@ def _watch_sqlite(watcher: Watcher) -> None:
     shim.Open, shim.Delete = (ctypes.cast(c, c_void_p) for c in callbacks)
     _KEPT.extend([library, own, shim, *callbacks])
     assert library.sqlite3_vfs_register(ctypes.addressof(shim), 1) == 0
+
+
+def _name(path: int) -> str:
+    """Read the name of a file; SQLite goes on using the very bytes, so that they must not be copied on their way."""
+    return Path(ctypes.string_at(path).decode()).name
 
 
 def _methods(own: _Methods, name: str, watcher: Watcher) -> _Methods:

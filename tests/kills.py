@@ -11,6 +11,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from disk import Record, Watcher, watch
+from disk import Fault, Record, Watcher, watch
 from poison import LINE_BYTES, Story
 from served import model_bytes
 
@@ -31,7 +32,7 @@ from models.errors import StatecastError
 from pipeline import drive, journal
 from pipeline.intake import blocks, source_of
 from pipeline.journal import Durability
-from pipeline.lines import IntakeConfig
+from pipeline.lines import IntakeConfig, Stop
 from pipeline.lineup import Lineup
 from pipeline.opening import Opening, open_stream, opened
 from pipeline.outputs import FileOutput
@@ -49,7 +50,7 @@ class Place:
     folder: Path
 
     def __getattr__(self, name: str) -> Path:
-        """Give the path of what lies there: `journal`, `out`, `dead`, `error`, `calls`, `digest`."""
+        """Give the path of what lies there: `journal`, `out`, `dead`, `ready`, `error`, `calls`, `struck`, `digest`."""
         if name.startswith("_"):
             raise AttributeError(name)
         return self.folder / name
@@ -85,8 +86,6 @@ class Life:
     checkpoint : int
         Pages of SQLite after which it moves what is in its log to its file; small here, so that it happens.
     watcher : Watcher, optional
-    linger : bool
-        Stay after the end, with all closed: for a signal that comes late.
     """
 
     input: str = "input"
@@ -140,16 +139,23 @@ def live(place: Place, setting: Setting, life: Life) -> None:
         traceback.print_exc()
         code = 1
     if isinstance(life.watcher, Record):
-        place.calls.write_bytes(b"".join(orjson.dumps([c.kind, c.file]) + b"\n" for c in life.watcher.calls))
+        place.calls.write_bytes(pickle.dumps(life.watcher.calls))
+    if isinstance(life.watcher, Fault):
+        place.struck.write_text("\n".join(life.watcher.struck))
     os._exit(code)
 
 
 def _take_all(place: Place, setting: Setting, life: Life) -> None:
     config = IntakeConfig(batch=life.batch, max_line_bytes=LINE_BYTES, wait_ms=2)
-    with stopping() as stop, opened(opening(place, setting), life.config(setting)) as stream:
-        path = place.folder / life.input
-        source = source_of(path, follow=life.follow, repeats=True, config=config, stop=stop)
-        drive.run(stream, blocks(source, drive.positions(stream)))
+    with stopping() as stop:
+        place.ready.touch()
+        with opened(opening(place, setting), life.config(setting)) as stream:
+            _drive(stream, place.folder / life.input, life, config, stop)
+
+
+def _drive(stream: Stream, path: Path, life: Life, config: IntakeConfig, stop: Stop) -> None:
+    source = source_of(path, follow=life.follow, repeats=True, config=config, stop=stop)
+    drive.run(stream, blocks(source, drive.positions(stream)))
 
 
 def digested(place: Place, setting: Setting) -> None:
