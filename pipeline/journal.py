@@ -9,7 +9,9 @@
     answer     of the latest requests, what they were answered
 
 Ticks are journaled, not states: pages are written lazily, and what is newer is replayed. Every row carries a checksum
-of all that it holds; rows that are counted cannot go missing unseen.
+of all that it holds; rows that are counted cannot go missing unseen. Each batch holds the totals of the checksums of
+series, positions and pages as they were with it: where a kill meets SQLite moving its log to the file, and a bit of
+the log is wrong, tables of two moments are left, each of them sound.
 
 `full` survives the loss of power with every committed batch; `normal` survives it without damage, but the last batches
 may be gone; `none` survives the death of the process, and nothing of the machine's.
@@ -23,9 +25,10 @@ import fcntl
 import os
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,9 +52,9 @@ CREATE TABLE model (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, role TEXT 
     sum INTEGER NOT NULL);
 CREATE TABLE series (slot INTEGER PRIMARY KEY, name TEXT NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE batch (id INTEGER PRIMARY KEY, head BLOB NOT NULL, events BLOB NOT NULL, forecasts BLOB NOT NULL,
-    dead BLOB NOT NULL, sum INTEGER NOT NULL);
-CREATE TABLE page (owner INTEGER NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, data BLOB NOT NULL,
-    sum INTEGER NOT NULL, PRIMARY KEY (owner, number));
+    dead BLOB NOT NULL, totals BLOB NOT NULL, sum INTEGER NOT NULL);
+CREATE TABLE page (owner INTEGER NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (owner, number));
 CREATE TABLE position (partition TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE answer (request TEXT PRIMARY KEY, batch INTEGER NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE INDEX answer_by_batch ON answer (batch);
@@ -81,6 +84,8 @@ class Batch:
         By request.
     pages : list of (owner, number, bytes)
         States as of this batch.
+    totals : dict of int
+        Checksums of series, positions and pages by owner, added up, after this batch; the journal sees to them.
     """
 
     id: int
@@ -92,6 +97,7 @@ class Batch:
     positions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     answers: Mapping[str, bytes] = field(default_factory=dict)
     pages: list[tuple[int, int, bytes]] = field(default_factory=list)
+    totals: dict[str, int] = field(default_factory=dict)
 
 
 class Journal:
@@ -141,13 +147,34 @@ class Journal:
             if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise IntegrityError(f"journal {self.path}: damaged ({found}). Restore it from a backup")
             self.fresh = not self._db.execute("SELECT count(*) FROM about").fetchone()[0]
+            self._totals = self._added_up()
+        if not self.fresh:
+            self._check_totals()
+
+    def _added_up(self) -> dict[str, int]:
+        """Add up the checksums of series, positions and the pages of each owner."""
+        each = {table: f"SELECT '{table}', sum(sum) FROM {table}" for table in ("series", "position")}  # noqa: S608
+        each["page"] = "SELECT 'page ' || owner, sum(sum) FROM page GROUP BY owner"
+        return {name: total for query in each.values() for name, total in self._db.execute(query) if total}
+
+    def _check_totals(self) -> None:
+        """Refuse tables that are not those of the last batch; owners that were dropped since are not missed."""
+        told = self.last().totals
+        for name in told.keys() | self._totals.keys():
+            found = self._totals.get(name, 0)
+            if found != told.get(name, 0) and (found or not name.startswith("page ")):
+                raise IntegrityError(
+                    f"journal {self.path}: its tables are of different moments ({name}). Restore it from a backup"
+                )
 
     def begin(self, about: Mapping[str, Any], models: Iterable[tuple[int, int, str, bytes]], batch: Batch) -> None:
         """Lay down what a new journal is about, its models (id, version, role, file) and its first batch, at once."""
+        batch = self._totalled(batch)
         with self._integrity(), self._transaction():
             self._put_about(about)
             self._put_models(models)
             self._put(batch)
+        self._totals = batch.totals
         self.fresh = False
 
     def commit(self, batch: Batch, models: Iterable[tuple[int, int, str, bytes]] = ()) -> None:
@@ -158,15 +185,12 @@ class Journal:
         DataError
             The disk is full or fails. The process must end: what the system made of the write is not known.
         """
-        try:
+        with self._writing(f"batch {batch.id}"):
+            batch = self._totalled(batch)
             with self._transaction():
                 self._put_models(models)
                 self._put(batch)
-        except sqlite3.Error as error:
-            raise DataError(
-                f"journal {self.path}: batch {batch.id} cannot be written ({error}). Nothing of it is committed; make "
-                "room or mend the disk, and start again"
-            ) from error
+        self._totals = batch.totals
 
     def rebase(self, about: Mapping[str, Any]) -> None:
         """Note that the bits are made elsewhere from now on."""
@@ -227,9 +251,17 @@ class Journal:
 
     def batches(self, after: int) -> Iterator[Batch]:
         """Give the batches after one, ascending; without what stands in other tables."""
-        columns = "id, head, events, forecasts, dead"
-        for number, head, events, forecasts, dead in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
-            yield Batch(id=number, head=orjson.loads(head), events=events, forecasts=forecasts, dead=dead)
+        columns = "id, head, events, forecasts, dead, totals"
+        for number, head, *parts, totals in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
+            events, forecasts, dead = parts
+            yield Batch(
+                id=number,
+                head=orjson.loads(head),
+                events=events,
+                forecasts=forecasts,
+                dead=dead,
+                totals=orjson.loads(totals),
+            )
 
     def last(self) -> Batch:
         """Give the last batch.
@@ -245,9 +277,15 @@ class Journal:
         raise IntegrityError(f"journal {self.path}: it holds no batch. Restore it from a backup")
 
     def forget(self, before: int, owners: Iterable[int]) -> None:
-        """Drop batches before one, models and pages of other owners, and answers beyond the latest."""
+        """Drop batches before one, models and pages of other owners, and answers beyond the latest.
+
+        Raises
+        ------
+        DataError
+            The disk is full or fails. The process must end.
+        """
         kept = ",".join(str(int(owner)) for owner in owners)
-        with self._transaction():
+        with self._writing("what is not needed any more"), self._transaction():
             self._db.execute("DELETE FROM batch WHERE id < ?", (before,))
             self._db.execute(f"DELETE FROM page WHERE owner NOT IN ({kept})")  # noqa: S608  whole numbers
             self._db.execute(f"DELETE FROM model WHERE id NOT IN ({kept})")  # noqa: S608
@@ -259,11 +297,28 @@ class Journal:
         self._db.close()
         os.close(self._lock)
 
+    def _totalled(self, batch: Batch) -> Batch:
+        """Add up the checksums as they will be with a batch."""
+        totals = Counter(self._totals)
+        totals["series"] += sum(_sum(slot, name, batch.id) for slot, name in batch.new)
+        for partition, position in batch.positions.items():
+            totals["position"] += _sum(partition, orjson.dumps(position)) - self._kept(
+                "SELECT sum FROM position WHERE partition = ?", partition
+            )
+        for owner, number, data in batch.pages:
+            totals[f"page {owner}"] += _sum(owner, number, batch.id, data) - self._kept(
+                "SELECT sum FROM page WHERE owner = ? AND number = ?", owner, number
+            )
+        return replace(batch, totals=dict(totals))
+
+    def _kept(self, query: str, *key: int | str) -> int:
+        row = self._db.execute(query, key).fetchone()
+        return 0 if row is None else row[0]
+
     def _put(self, batch: Batch) -> None:
-        head = orjson.dumps(batch.head)
         write = self._db.execute
-        row = (batch.id, head, batch.events, batch.forecasts, batch.dead)
-        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
+        row = (batch.id, orjson.dumps(batch.head), batch.events, batch.forecasts, batch.dead, orjson.dumps(batch.totals))
+        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
         for slot, name in batch.new:
             write("INSERT INTO series VALUES (?, ?, ?, ?)", (slot, name, batch.id, _sum(slot, name, batch.id)))
         for partition, position in batch.positions.items():
@@ -272,8 +327,8 @@ class Journal:
         for request, value in batch.answers.items():
             write("INSERT INTO answer VALUES (?, ?, ?, ?)", (request, batch.id, value, _sum(request, batch.id, value)))
         for owner, number, data in batch.pages:
-            row = (owner, number, batch.id, data)
-            write("REPLACE INTO page VALUES (?, ?, ?, ?, ?)", (*row, _sum(*row)))
+            total = _sum(owner, number, batch.id, data)
+            write("REPLACE INTO page VALUES (?, ?, ?, ?, ?)", (owner, number, batch.id, total, data))
 
     def _put_about(self, about: Mapping[str, Any]) -> None:
         for key, value in about.items():
@@ -305,6 +360,17 @@ class Journal:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Say of an error of the file that it cannot be written."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DataError(
+                f"journal {self.path}: {what} cannot be written ({error}). Nothing of it is committed; make room or "
+                "mend the disk, and start again"
+            ) from error
 
     @contextmanager
     def _integrity(self) -> Iterator[None]:
@@ -365,8 +431,12 @@ def _locked(folder: Path) -> int:
         raise ConfigError(
             f"journal {folder}: this file system cannot lock ({error.strerror}). Keep it on a local disk"
         ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(handle)
+        raise ConfigError(f"journal {folder}: cannot be written ({error.strerror}). Make room") from error
     return handle
 
 

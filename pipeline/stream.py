@@ -229,7 +229,7 @@ class Stream:
         assert self.journal is not None
         for sink, length, dead in ((self.out, self.head.out_bytes, False), (self.dead, self.head.dead_bytes, True)):
             if isinstance(sink, FileOutput):
-                sink.recover(length, missing_output(self.journal, self.core, dead=dead) if sink.length < length else ())
+                sink.recover(length, missing_output(self.journal, self.core, dead=dead))
 
     def take(self, blocks: Sequence[Block]) -> list[Answer]:
         """Take in blocks of lines as one micro-batch; it is committed and given out when this returns.

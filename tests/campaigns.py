@@ -11,7 +11,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -245,13 +245,15 @@ def fail(case: Case, life: Life, what: str, where: str, points: Iterable[int], *
     return tally
 
 
-def flip(case: Case, life: Life, seed: int, tries: int, file: str, *, bits: int = 1) -> Tally:
+def flip(
+    case: Case, life: Life, seed: int, tries: int, file: str, *, points: Sequence[int] = range(100, 400), bits: int = 1
+) -> Tally:
     """Kill a run, turn bits of a file of its journal over, and go on: detected, or harmless, and never wrong."""
     rng = random.Random(seed)
     tally = Tally(f"{bits} bit(s) turned over in {file}")
     while tally.tries < tries:
         place = case.place("flip")
-        point = rng.randint(150, 400)
+        point = rng.choice(points)
         assert run(place, case.setting, replace(life, watcher=Fault(point, "kill"))) in (0, -signal.SIGKILL)
         for _ in range(min(20, tries - tally.tries)):
             copy = Place(case.base / "flip-copy")
