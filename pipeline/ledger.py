@@ -38,6 +38,8 @@ class Ledger:
     def __init__(self, journal: Journal | None, history: History, sinks: Mapping[str, Sink], replay: int) -> None:
         self.journal, self.history = journal, history
         self.pages: list[Pages] = []
+        self.warming: list[Pages] = []
+        """Pages of states that lag behind the batches: their owner says when one is exact and to be written."""
         self.broken = False
         self._sinks, self._replay = sinks, replay
         self._credit, self._since_settled = 0.0, 0
@@ -68,7 +70,7 @@ class Ledger:
 
     def touch(self, slot: np.ndarray, batch: int) -> None:
         """Note that a batch changed rows of every arena."""
-        for pages in self.pages:
+        for pages in (*self.pages, *self.warming):
             pages.touch(slot, batch)
 
     def publish(self, head: Head, data: Mapping[str, bytes]) -> None:
@@ -89,8 +91,9 @@ class Ledger:
         for sink in self._sinks.values():
             sink.settle()
         self.history.flush()
-        needed = [pages.oldest for pages in self.pages if pages.oldest is not None]
-        self.journal.forget(min([*needed, last]), [BOOK, *(p.owner for p in self.pages)])
+        kept = (*self.pages, *self.warming)
+        needed = [pages.oldest for pages in kept if pages.oldest is not None]
+        self.journal.forget(min([*needed, last]), [BOOK, *(p.owner for p in kept)])
         self._since_settled = 0
 
     def recover_outputs(self, head: Head, core: Core) -> None:
@@ -98,8 +101,7 @@ class Ledger:
         assert self.journal is not None
         for name, sink in self._sinks.items():
             if isinstance(sink, FileOutput):
-                length = getattr(head, f"{name}_bytes")
-                sink.recover(length, kept_output(self.journal, core, name) if sink.length < length else ())
+                sink.recover(getattr(head, f"{name}_bytes"), kept_output(self.journal, core, name))
 
     def close(self) -> None:
         """Close all files."""

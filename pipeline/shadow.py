@@ -90,14 +90,14 @@ class Shadow:
             self._done[group] = shown[group]
             return True
         self._done[group] = np.maximum(self._done[group], 0)
-        while True:
-            behind = group[self._done[group] < shown[group]]
-            if len(behind) == 0:
-                return True
+        behind = group[self._done[group] < shown[group]]
+        while len(behind):
             self._step(self._history.read(behind, self._done[behind] + 1))
             self._done[behind] += 1
-            if time.perf_counter() > until:
+            behind = group[self._done[group] < shown[group]]
+            if len(behind) and time.perf_counter() > until:
                 return False
+        return True
 
     def _step(self, events: Events) -> None:
         """Take in one event of each series."""

@@ -414,8 +414,7 @@ class Stream:
         self._drop_shadow()
         self._shadow = Shadow(lineup, self.core, self.history)
         owners = self._owners_of(lineup)
-        self._shadow_pages = _paged(owners, self._shadow.states)
-        self.ledger.pages += self._shadow_pages
+        self.ledger.warming = _paged(owners, self._shadow.states)
         models = _model_rows(owners, lineup)
         self.note({"kind": "announced", "version": lineup.version, "sha256": lineup.sha256}, models=models)
 
@@ -431,7 +430,7 @@ class Stream:
         slot = self._shadow.advance(seconds)
         if len(slot) and self.journal is not None:
             # a page counts from the batch as of which it is exact, and this one has no events
-            fresh = [page for pages in self._shadow_pages for page in pages.fresh(slot)]
+            fresh = [page for pages in self.ledger.warming for page in pages.fresh(slot)]
             self._commit(self.head.following(), pages=fresh)
         return self._shadow.lag == 0
 
@@ -445,13 +444,11 @@ class Stream:
         self.note(told | {"was": self.head.version}, _label(shadow.lineup), live=live)
         self.live, self.lineup, self._shadow = live, shadow.lineup, None
         self.core.take_over(shadow.states)
-        self.ledger.pages = [self._book_pages(), *self._shadow_pages]
+        self.ledger.pages, self.ledger.warming = [self._book_pages(), *self.ledger.warming], []
 
     def _drop_shadow(self) -> None:
         """Forget a lineup that was announced and never served."""
-        if self._shadow is not None:
-            self.ledger.pages = [pages for pages in self.ledger.pages if pages not in self._shadow_pages]
-            self._shadow = None
+        self._shadow, self.ledger.warming = None, []
 
     def tend(self) -> bool:
         """Do a slice of the work that waits beside the ticks; True while more is waiting."""

@@ -175,11 +175,11 @@ def test_the_states_of_a_warm_start_are_not_missed_silently(tmp_path: Path, owne
 def forge_forecasts(folder: Path, change_them: Callable[[np.ndarray], None]) -> None:
     """Change the journaled forecasts of the last batch, and make their sum fit."""
     with closing(sqlite3.connect(folder / "journal" / "journal.sqlite")) as db, db:
-        columns = "SELECT id, head, events, forecasts, dead FROM batch ORDER BY id DESC"
-        number, head, events, data, dead = db.execute(columns).fetchone()
+        columns = "SELECT id, head, events, forecasts, dead, scores, totals FROM batch ORDER BY id DESC"
+        number, head, events, data, *rest = db.execute(columns).fetchone()
         quantiles = np.frombuffer(data).copy()
         change_them(quantiles)
-        total = journals._sum(number, head, events, quantiles.tobytes(), dead)
+        total = journals._sum(number, head, events, quantiles.tobytes(), *rest)
         db.execute("UPDATE batch SET forecasts = ?, sum = ? WHERE id = ?", (quantiles.tobytes(), total, number))
 
 
