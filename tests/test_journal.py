@@ -299,7 +299,7 @@ def test_a_killed_process_leaves_a_journal_that_goes_on(killed: Path, expected: 
     assert read_files(tmp_path / "copy") == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.sampled_from(["journal.sqlite", "journal.sqlite-wal"]), st.integers(0, 2**32), st.integers(1, 3))
 def test_flipped_bits_are_noticed_or_change_nothing(
     killed: Path,

@@ -322,6 +322,22 @@ def _first(ticks: Ticks, count: int) -> Ticks:
     return Ticks(**columns)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'{"series":"A}', b'{","time":"2024-01-01","price":1.5}'],
+        [b'{"series":"A","x":"}', b'{","time":"2024-01-01","price":1.5}'],
+        [b'{"series":"A","time":"2024-01-01","price":1.5,"x":[1}', b"{2]}"],
+    ],
+)
+def test_a_line_is_not_continued_by_the_next(lines: list[bytes]) -> None:
+    """Halves of an object, cut inside a text or a list, are two lines that are no ticks."""
+    for around in ([], [tick()]):
+        ticks = parser(b"{}")([*around, *lines, *around])
+        told = [0] * len(around)
+        assert ticks.reason.tolist() == [*told, Reason.MALFORMED, Reason.MALFORMED, *told]
+
+
 @given(st.lists(st.sampled_from([tick(price=float(k), time=US + k) for k in range(5)]), min_size=1, max_size=20))
 def test_ordinary_lines_are_parsed_together(lines: list[bytes]) -> None:
     """Lines of a usual kind give their columns in the order of the lines."""
