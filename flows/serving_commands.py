@@ -78,7 +78,7 @@ def serve(
                 lineup=wanted,
                 journal=where,
                 out=None if out is None else FileOutput(out),
-                dead=FileOutput(chosen.folder / "dead-letters.jsonl"),
+                dead=FileOutput(opening.folder_of(where, where) / "dead-letters.jsonl"),
                 told=opening.notes_of(where),
                 history=past_of(chosen) if warm else None,
                 watched=None if model else (chosen.folder / "champions", chosen.champion),

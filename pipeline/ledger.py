@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from models.errors import ConfigError
 from pipeline.arena import PAGE
 from pipeline.events import Events
 from pipeline.head import Head
@@ -95,6 +96,21 @@ class Ledger:
         needed = [pages.oldest for pages in kept if pages.oldest is not None]
         self.journal.forget(min([*needed, last]), [BOOK, *(p.owner for p in kept)])
         self._since_settled = 0
+
+    def begin_outputs(self) -> None:
+        """Refuse files that hold something already: a new journal would cut it off.
+
+        Raises
+        ------
+        ConfigError
+            Which names the file.
+        """
+        for sink in self._sinks.values():
+            if isinstance(sink, FileOutput) and sink.length:
+                raise ConfigError(
+                    f"output {sink.path}: it holds {sink.length} bytes, and a new journal would begin it anew. Move the "
+                    "file away, or name the journal that it belongs to"
+                )
 
     def recover_outputs(self, head: Head, core: Core) -> None:
         """Bring files to what was committed."""

@@ -165,6 +165,7 @@ class Stream:
         self.ledger.pages = [self._book_pages(), *_paged(owners, self.core.states)]
         if self.journal is None:
             return
+        self.ledger.begin_outputs()
         self.ledger.touch(np.arange(len(book)), GREETING)
         settings = {"layout": asdict(self.core.layout), "history": self.config.history}
         batch = Batch(
@@ -177,7 +178,6 @@ class Stream:
         self.history.flush()
         about = {"settings": settings, "fingerprint": fingerprint()}
         self.journal.begin(about, _model_rows(owners, self.lineup), batch)
-        self.ledger.recover_outputs(self.head, self.core)
 
     def _resume(self, *, rebase: bool) -> None:
         """Go on where the journal ends."""

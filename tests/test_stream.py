@@ -252,11 +252,17 @@ def test_a_stream_without_a_journal_begins_its_files_anew(tmp_path: Path) -> Non
     assert read_files(tmp_path) == full(feed(40, 2))[:2]
 
 
-def test_a_new_journal_begins_its_files_anew(tmp_path: Path) -> None:
-    """Outputs follow their journal: what another one left in them goes, and a later run continues the new one."""
+def test_a_new_journal_does_not_begin_files_of_another_anew(tmp_path: Path) -> None:
+    """Outputs that hold something are kept when the journal is not there; moved away, a new run begins."""
     (tmp_path / "in.jsonl").write_bytes(feed(80, seed=1))
     run_file(tmp_path)
+    before = read_files(tmp_path)
     (tmp_path / "journal").rename(tmp_path / "old")
+    with pytest.raises(ConfigError, match="a new journal would begin it anew"):
+        run_file(tmp_path)
+    assert read_files(tmp_path) == before
+    for name in ("out.jsonl", "dead.jsonl"):
+        (tmp_path / name).rename(tmp_path / f"{name}.old")
     (tmp_path / "in.jsonl").write_bytes(feed(40, seed=2))
     with pytest.raises(StoppedError):
         run_file(tmp_path, stop_at=1)
