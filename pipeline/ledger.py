@@ -108,8 +108,8 @@ class Ledger:
         for sink in self._sinks.values():
             if isinstance(sink, FileOutput) and sink.length:
                 raise ConfigError(
-                    f"output {sink.path}: it holds {sink.length} bytes, and a new journal would begin it anew. Move the "
-                    "file away, or name the journal that it belongs to"
+                    f"output {sink.path}: it holds {sink.length} bytes, and a new journal would begin it anew. Move "
+                    "the file away, or name the journal that it belongs to"
                 )
 
     def recover_outputs(self, head: Head, core: Core) -> None:
