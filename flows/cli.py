@@ -28,6 +28,7 @@ from flows.options import (
     past_of,
     served,
     settled,
+    settled_to_serve,
     store,
 )
 from models.errors import DataError, StatecastError
@@ -266,7 +267,7 @@ def stream(
     from pipeline.lines import IntakeConfig
     from pipeline.outputs import FileOutput, PipeOutput
 
-    chosen = settled(config, settings, folder)
+    chosen = settled_to_serve(config, settings, folder)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     dead_letters = dead_letters or opening.folder_of(journal, chosen.folder) / "dead-letters.jsonl"
     wanted = opening.Opening(

@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from flows.options import AsJson, ConfigFile, Folder, Rebase, Settings, answer, lineup, past_of, settled, store
+from flows.options import (
+    AsJson,
+    ConfigFile,
+    Folder,
+    Rebase,
+    Settings,
+    answer,
+    lineup,
+    past_of,
+    settled,
+    settled_to_serve,
+    store,
+)
 
 JournalFolder = Annotated[
     Path | None, typer.Option("--journal", help="Folder of the journal; left out: journal in the data folder.")
@@ -59,7 +71,7 @@ def serve(
     from pipeline.outputs import FileOutput
     from pipeline.serve import Server
 
-    chosen = settled(config, settings, folder)
+    chosen = settled_to_serve(config, settings, folder)
     bounds = with_limits(
         limit or [],
         host=host,
@@ -70,7 +82,7 @@ def serve(
         batch=chosen.stream.batch,
     )
     where = journal or chosen.folder / "journal"
-    wanted = lineup(model, chosen)
+    wanted, past = lineup(model, chosen), past_of(chosen) if warm else None
 
     def opened() -> opening.Stream:
         return opening.open_stream(
@@ -80,7 +92,7 @@ def serve(
                 out=None if out is None else FileOutput(out),
                 dead=FileOutput(opening.folder_of(where, where) / "dead-letters.jsonl"),
                 told=opening.notes_of(where),
-                history=past_of(chosen) if warm else None,
+                history=past,
                 watched=None if model else (chosen.folder / "champions", chosen.champion),
                 rebase=rebase,
             ),

@@ -5,7 +5,7 @@ Comes in: a batch. Goes out: `Head`, as JSON in the journal. Imported by stream 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pipeline.book import NEVER
@@ -69,4 +69,4 @@ class Head:
 
     def to_dict(self) -> dict[str, Any]:
         """Write it for the journal."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -13,7 +13,6 @@ and the command line.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import accumulate
@@ -261,7 +260,7 @@ class Stream:
         letters = self._letters(blocks, applied.reason)
         given = answers(blocks, applied.reason, applied.tick, lines, letters)
         written, dropped = self._capped([letter for part in letters for letter in part])
-        out, dead = b"".join(lines), b"".join(written)
+        out, dead = b"".join([answer.forecasts for answer in answers]), b"".join(written)
         drifts = self.live.take(applied.events, applied.walked)
         self._drift = drifts[-1] if drifts else self._drift
         told = notes(drifts)
@@ -310,14 +309,14 @@ class Stream:
 
     def _next(self, applied: Applied, out: int, dead: int, dropped: int) -> Head:
         """Move the head on by a batch."""
-        more = np.bincount(applied.reason, minlength=len(Reason)).tolist()
-        counts = Counter(self.head.counts) + Counter({r.code: more[r] for r in Reason if r != Reason.BLANK})
+        before = self.head.counts
+        more = {code: before.get(code, 0) + count for code, count in _counts(applied.reason).items()}
         return replace(
             self.head.following(),
             events=len(applied.events),
             series=len(self.core.book),
             newest=self.core.book.newest,
-            counts=dict(counts),
+            counts=before | more,
             out_bytes=self.head.out_bytes + out,
             dead_bytes=self.head.dead_bytes + dead,
             dropped=self.head.dropped + dropped,

@@ -28,7 +28,6 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -260,8 +259,8 @@ def _flat_objects(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
 def _plain_columns(records: list[dict[str, Any]]) -> Ticks | None:
     """Build the columns of ordinary ticks at once; None where one of them is anything else."""
     try:
-        name, time, price = map(list, zip(*map(itemgetter("series", "time", "price"), records), strict=True))
-    except (KeyError, ValueError):
+        name, time, price = ([record[field] for record in records] for field in ("series", "time", "price"))
+    except KeyError:
         return None
     if set(map(type, name)) != {str} or set(map(type, price)) != {float}:
         return None
