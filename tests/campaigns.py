@@ -222,17 +222,19 @@ def fill(case: Case, life: Life, sizes: Iterable[int], *, room: int = 64 << 20) 
     Parameters
     ----------
     sizes : iterable of int
-        Bytes of the disk beside the source.
+        Bytes of the disk that holds the journal and the outputs.
     """
     tally = Tally("a real disk that is full")
     disk = case.base / "disk"
     disk.mkdir(exist_ok=True)
     for size in sizes:
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size + len(case.told.data)}", "tmpfs", str(disk)]
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
         subprocess.run(mount, check=True, capture_output=True)
         try:
-            place = Place(disk / "run")
-            lay_out(place, case.told, case.input)
+            place = case.place("fill")  # what the child says of itself lies where there is room
+            (disk / "journal").mkdir()
+            for name in ("journal", "out", "dead"):
+                (place.folder / name).symlink_to(disk / name)
             code = run(place, case.setting, life)
             tally.tries += 1
             tally.ended({0: "had room", REFUSED: "ended with an error"}.get(code, f"exit code {code}"))
@@ -311,16 +313,28 @@ def fail(case: Case, life: Life, what: str, where: str, points: Iterable[int], *
 
 
 def flip(
-    case: Case, life: Life, seed: int, tries: int, file: str, *, points: Sequence[int] = range(100, 400), bits: int = 1
+    case: Case, life: Life, seed: int, tries: int, file: str, *, points: Sequence[int] = range(100, 400), bits: int = 1, late: float = 0
 ) -> Tally:
-    """Kill a run, turn bits of a file of its journal over, and go on: detected, or harmless, and never wrong."""
+    """Kill a run, turn bits of a file of its journal over, and go on: detected, or harmless, and never wrong.
+
+    Parameters
+    ----------
+    file : str
+        Of the journal's folder.
+    points : sequence of int
+        Calls to the disk before which the run may die.
+    bits : int
+        How many are turned over at a time.
+    late : float
+        Share of the file, from its start, that is left as it is.
+    """
     rng = random.Random(seed)
     tally = Tally(f"{bits} bit(s) turned over in {file}")
     while tally.tries < tries:
         place = case.place("flip")
         point = rng.choice(points)
         assert run(place, case.setting, replace(life, watcher=Fault(point, "kill"))) in (0, -signal.SIGKILL)
-        for _ in range(min(20, tries - tally.tries)):
+        for _ in range(min(5, tries - tally.tries)):
             copy = Place(case.base / "flip-copy")
             shutil.rmtree(copy.folder, ignore_errors=True)
             shutil.copytree(place.folder, copy.folder)
@@ -328,7 +342,7 @@ def flip(
             if not path.exists() or not path.stat().st_size:
                 break
             data = bytearray(path.read_bytes())
-            places = [rng.randrange(8 * len(data)) for _ in range(bits)]
+            places = [rng.randrange(int(8 * late * len(data)), 8 * len(data)) for _ in range(bits)]
             for at in places:
                 data[at // 8] ^= 1 << at % 8
             path.write_bytes(data)

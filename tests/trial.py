@@ -42,7 +42,7 @@ def trial(base: Path) -> Iterator[Tally]:
     yield endure(one, 1, 6)
     yield lose_power(one, Life(batch=128, durability="full"), 1, 15)
     yield lose_power(one, Life(batch=128, durability="normal"), 2, 15)
-    yield flip(one, life, 0, 60, "journal.sqlite-wal", points=moving(one, life))
+    yield flip(one, life, 1, 40, "journal.sqlite-wal", points=moving(one, life), late=0.5)
 
 
 def main() -> None:
