@@ -90,14 +90,16 @@ class Shadow:
             self._done[group] = shown[group]
             return True
         self._done[group] = np.maximum(self._done[group], 0)
+        moved = False
         while True:
             behind = group[self._done[group] < shown[group]]
             if len(behind) == 0:
                 return True
+            if moved and time.perf_counter() > until:
+                return False
             self._step(self._history.read(behind, self._done[behind] + 1))
             self._done[behind] += 1
-            if time.perf_counter() > until:
-                return False
+            moved = True
 
     def _step(self, events: Events) -> None:
         """Take in one event of each series."""

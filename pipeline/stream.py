@@ -590,13 +590,12 @@ class Stream:
                     f"reconcile {name}: the stream carries no such series, or the store has no prices of it"
                 )
         with self._or_broken():
-            # nothing that the journal would step again may lie before the new states
+            # nothing that the journal would step again, or write to the history again, may lie before the new states
             self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
-            self.settle()
             taken = {name: self._reconcile(name, time, price) for name, (time, price) in restated.items()}
             self.history.flush()
+            self.head = replace(self.head, ring=self.head.batch + 1)
             self.note({"kind": "reconciled", "series": taken}, everything=True)
-            self.settle()
         return taken
 
     def _reconcile(self, name: str, time: NDArray[np.int64], price: NDArray[np.float64]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from served import metadata, model_bytes
 from variants import returning
 
+from pipeline.history import SLACK
 from pipeline.lines import Block, Position
 from pipeline.lineup import Lineup
 from pipeline.opening import NOTES, Opening, notes_of, open_stream
@@ -42,14 +43,16 @@ def lineup(version: int) -> Lineup:
     return Lineup(version=version, serving=returning(name=f"even-{version}"), beside=beside)
 
 
-def started(folder: Path, config: StreamConfig = CONFIG, first: Lineup | None = None) -> Stream:
-    """Open a stream with all its files in a folder; a new one begins with version 1."""
+def started(
+    folder: Path, config: StreamConfig = CONFIG, first: Lineup | None = None, champions: Path | None = None
+) -> Stream:
+    """Open a stream with all its files in a folder; a new one begins with version 1, or with the models given."""
     wanted = Opening(
         lineup=first or lineup(1),
         journal=folder / "journal",
         out=FileOutput(folder / "out.jsonl"),
         told=notes_of(folder / "journal"),
-        watched=(folder / "champions", "none"),  # whatever the journal says goes on
+        watched=(champions or folder / "none", "fx"),
     )
     return open_stream(wanted, config)
 
@@ -102,15 +105,21 @@ class Ended:
     kept: dict[str, bytes]
 
 
-def quiet(folder: Path, lines: Sequence[bytes], swaps: Iterable[Move], config: StreamConfig = CONFIG) -> Ended:
+def quiet(
+    folder: Path,
+    lines: Sequence[bytes],
+    swaps: Iterable[Move],
+    config: StreamConfig = CONFIG,
+    of: Callable[[int], Lineup] = lineup,
+) -> Ended:
     """Take everything in, with swaps announced and served at the same lines, and states that are never behind."""
-    stream, at = started(folder, config), 0
+    stream, at, step = started(folder, config, of(1)), 0, max(config.history // SLACK, 1)
     for move in swaps:
         take(stream, lines[at : move.announced], at)
-        stream.announce(lineup(move.version))
+        stream.announce(of(move.version))
         warmed(stream)
-        for at in range(move.announced, move.served, 2):
-            take(stream, lines[at : min(at + 2, move.served)], at)
+        for at in range(move.announced, move.served, step):
+            take(stream, lines[at : min(at + step, move.served)], at)
             warmed(stream)
         at = move.served
         stream.flip()
