@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+from disk import Fault, watch
 from numpy.typing import NDArray
 from served import metadata, model_bytes
+from ticking import feed
 from variants import returning
 
+from models.errors import IntegrityError
 from pipeline.history import SLACK
 from pipeline.lines import Block, Position
 from pipeline.lineup import Lineup
@@ -32,6 +36,9 @@ CONFIG = StreamConfig(
     replay=1000,
     durability="none",
 )
+LINES = [line for line in feed(110, 4).split(b"\n") if line.strip()]
+BEGIN = 60
+"""Lines that are taken in before another version is announced."""
 
 
 @cache
@@ -163,3 +170,46 @@ def versions(out: bytes) -> NDArray[np.int64]:
 def with_history(length: int) -> StreamConfig:
     """Give the settings with another length of history."""
     return replace(CONFIG, history=length)
+
+
+def go_on(stream: Stream, armed: Callable[[bool], None] = lambda _: None, pause: float = 0.0) -> None:
+    """Take in the rest of `LINES`, with a swap to version 2 on the way; `armed` hears whether it is under way."""
+    at = taken(stream)
+    while at < len(LINES) or stream.head.version == 1:
+        swapping = at >= BEGIN and stream.head.version == 1
+        armed(swapping)
+        if swapping:
+            swap_on(stream)
+            time.sleep(pause)
+        until = at + 3 if BEGIN <= at < BEGIN + 20 else at + 20
+        take(stream, LINES[at:until], at)
+        at = min(until, len(LINES))
+
+
+def swap_on(stream: Stream) -> None:
+    """Announce version 2, warm it by some events of each series, or let it serve."""
+    if stream.status()["swap"] is None:
+        stream.announce(lineup(2))
+        return
+    try:
+        for _ in range(2):
+            stream.warm(0.0)
+        if stream.warm(0.0):
+            stream.flip()
+    except IntegrityError:  # the lines came faster than they were warmed
+        stream.announce(lineup(2))
+
+
+def run(folder: Path, fault: Fault | None = None, pause: float = 0.0) -> None:
+    """Open a stream and go on, as a process of its own; a fault counts calls while the swap is under way."""
+    if fault is None:
+        go_on(started(folder), pause=pause)
+        return
+    where, fault.where = fault.where, "nothing"
+    watch(fault)
+
+    def armed(swapping: bool) -> None:
+        fault.where = where if swapping else "nothing"
+
+    go_on(started(folder), armed)
+    (folder / "calls").write_text(str(fault.seen))

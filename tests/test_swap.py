@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
 import random
-import shutil
-import signal
 import threading
 import time
 from collections import defaultdict
@@ -19,14 +15,13 @@ import numpy as np
 import onnx
 import orjson
 import pytest
-from disk import Fault, watch
 from onnx import numpy_helper
 from served import metadata, model_bytes, proto
 from serving import TOKEN, running, wait_ready
 from spoiled import with_covariates
 from swapping import (
     CONFIG,
-    Move,
+    LINES,
     ended,
     lineup,
     moves,
@@ -34,24 +29,19 @@ from swapping import (
     quiet,
     started,
     take,
-    taken,
     versions,
     warmed,
     with_history,
 )
-from ticking import HOUR, US, feed, tick
+from ticking import HOUR, US, tick
 from variants import reading
 
-from models.errors import DataError, IntegrityError
+from models.errors import DataError
 from pipeline import champions
 from pipeline.client import Client, ClientConfig
 from pipeline.desk import Desk, Standing
 from pipeline.lineup import Lineup, published
 from pipeline.stream import Stream
-
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["swapping", "disk"])
-LINES = [line for line in feed(150, 4).split(b"\n") if line.strip()]
 
 
 def broken_weights() -> bytes:
@@ -216,107 +206,6 @@ def test_a_stream_that_ends_while_a_champion_is_tried_takes_it_over_later(tmp_pa
     again.close()
 
 
-def run(folder: Path, fault: Fault | None = None, pause: float = 0.0) -> None:
-    """Take in the lines from where the journal ends, and swap on the way; a fault counts from the announcement on."""
-    armed = fault.where if fault else ""
-    if fault is not None:
-        fault.where = "nothing"
-        watch(fault)
-    stream = started(folder)
-    at = taken(stream)
-    while at < len(LINES) or stream.head.version == 1:
-        if at >= 60 and stream.head.version == 1:
-            if fault is not None:
-                fault.where = armed
-            swap_on(stream)
-            time.sleep(pause)
-        take(stream, LINES[at : at + 3], at)
-        at = min(at + 3, len(LINES))
-        if stream.head.version == 2 and fault is not None and at > 90:
-            fault.where = "nothing"
-    stream.close()
-    if fault is not None:
-        (folder / "calls").write_text(str(fault.seen))
-
-
-def swap_on(stream: Stream) -> None:
-    """Announce version 2, warm it by three events of each series, or let it serve."""
-    if stream.status()["swap"] is None:
-        stream.announce(lineup(2))
-        return
-    try:
-        for _ in range(2):
-            stream.warm(0.0)
-        if stream.warm(0.0):
-            stream.flip()
-    except IntegrityError:  # the lines came faster than they were warmed
-        stream.announce(lineup(2))
-
-
-def forked(target: Callable[..., None], *given: Any) -> int:
-    """Run in a process of its own; its exit code."""
-    process = FORKED.Process(target=target, args=given)
-    process.start()
-    process.join(60)
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def check(folder: Path, known: dict[tuple[Move, ...], Any]) -> None:
-    """Go on after a kill: the model is wholly one of the two, and all that is left is that of a quiet run."""
-    journal_says = started(folder)
-    version, flips = journal_says.head.version, moves(folder)
-    assert [move.version for move in flips] == ([2] if version == 2 else [])
-    assert journal_says.lineup.files == lineup(version).files
-    at = taken(journal_says)
-    while at < len(LINES) or journal_says.head.version == 1:
-        if journal_says.head.version == 1:
-            swap_on(journal_says)
-        take(journal_says, LINES[at : at + 3], at)
-        at = min(at + 3, len(LINES))
-    left = ended(journal_says, folder)
-    swaps = tuple(moves(folder))
-    assert len(swaps) == 1
-    if swaps not in known:
-        (folder / "quiet").mkdir()
-        known[swaps] = quiet(folder / "quiet", LINES, swaps)
-    assert left == known[swaps]
-    assert (np.diff(versions(left.out)) >= 0).all()
-    shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("what", ["kill", "torn"])
-def test_a_kill_at_any_call_to_the_disk_leaves_one_of_the_two(what: str, tmp_path: Path) -> None:
-    """From the announcement to after the flip, dead before each call or in the midst of it: old or new, same bits."""
-    (tmp_path / "whole").mkdir()
-    assert forked(run, tmp_path / "whole", Fault(10**9, what)) == 0
-    calls = int((tmp_path / "whole" / "calls").read_text())
-    assert calls > 20
-    known: dict[tuple[Move, ...], Any] = {}
-    for at in range(0, calls, 1 if what == "kill" else 3):
-        folder = tmp_path / str(at)
-        folder.mkdir()
-        assert forked(run, folder, Fault(at, what)) == -signal.SIGKILL
-        check(folder, known)
-    assert len(known) > 1
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_kill_at_any_moment_leaves_one_of_the_two(seed: int, tmp_path: Path) -> None:
-    """Killed from outside again and again, whatever it is doing: old or new, and the bits of a quiet run."""
-    rng, folder, killed = random.Random(seed), tmp_path / "run", 0
-    folder.mkdir()
-    for _ in range(4):
-        process = FORKED.Process(target=run, args=(folder, None, 0.01))
-        process.start()
-        process.join(rng.uniform(0.1, 0.5))
-        os.kill(process.pid, signal.SIGKILL) if process.exitcode is None else None
-        process.join(20)
-        killed += process.exitcode == -signal.SIGKILL
-    assert killed
-    check(folder, {})
-
-
 @pytest.mark.parametrize("kind", ["announced", "warmed", "swap"])
 def test_a_disk_that_fails_in_a_swap_ends_it(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No commit follows one that failed: the desk ends with the error, and the next start is whole."""
@@ -350,13 +239,13 @@ def test_a_swap_may_follow_a_swap(tmp_path: Path) -> None:
     """Each begins where it is announced, one that was announced before and never served leaves nothing."""
     stream = started(tmp_path)
     for k, version in enumerate((2, 3, 4)):
-        take(stream, LINES[40 * k : 40 * k + 40], 40 * k)
+        take(stream, LINES[30 * k : 30 * k + 30], 30 * k)
         stream.announce(lineup(version + 1))
         stream.warm(0.0)
         stream.announce(lineup(version))
         warmed(stream)
         stream.flip()
-    take(stream, LINES[120:], 120)
+    take(stream, LINES[90:], 90)
     left = ended(stream, tmp_path)
     (tmp_path / "quiet").mkdir()
     assert left == quiet(tmp_path / "quiet", LINES, moves(tmp_path))
