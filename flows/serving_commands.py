@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from flows.options import AsJson, ConfigFile, Folder, Rebase, Settings, answer, lineup, past_of, settled, store
+from flows.options import (
+    AsJson,
+    ConfigFile,
+    Folder,
+    Rebase,
+    Settings,
+    answer,
+    lineup,
+    past_of,
+    settled,
+    settled_to_serve,
+    store,
+)
 
 JournalFolder = Annotated[
     Path | None, typer.Option("--journal", help="Folder of the journal; left out: journal in the data folder.")
@@ -59,7 +71,7 @@ def serve(
     from pipeline.outputs import FileOutput
     from pipeline.serve import Server
 
-    chosen = settled(config, settings, folder)
+    chosen = settled_to_serve(config, settings, folder)
     bounds = with_limits(
         limit or [],
         host=host,
@@ -70,7 +82,7 @@ def serve(
         batch=chosen.stream.batch,
     )
     where = journal or chosen.folder / "journal"
-    wanted = lineup(model, chosen)
+    wanted, past = lineup(model, chosen), past_of(chosen) if warm else None
 
     def opened() -> opening.Stream:
         return opening.open_stream(
@@ -78,9 +90,9 @@ def serve(
                 lineup=wanted,
                 journal=where,
                 out=None if out is None else FileOutput(out),
-                dead=FileOutput(chosen.folder / "dead-letters.jsonl"),
+                dead=FileOutput(opening.folder_of(where, where) / "dead-letters.jsonl"),
                 told=opening.notes_of(where),
-                history=past_of(chosen) if warm else None,
+                history=past,
                 watched=None if model else (chosen.folder / "champions", chosen.champion),
                 rebase=rebase,
             ),
@@ -107,10 +119,11 @@ def reconcile(
     """
     from pipeline.opening import Opening, notes_of, opened
     from pipeline.replay import restated
+    from pipeline.restating import reconcile as recomputed
 
     chosen = settled(config, settings, folder)
     where = journal or chosen.folder / "journal"
     wanted = Opening(lineup=None, journal=where, told=notes_of(where))
     with opened(wanted, chosen.stream) as stream:
-        told = stream.reconcile({name: restated(store(chosen), name) for name in series})
+        told = recomputed(stream, {name: restated(store(chosen), name) for name in series})
     answer(as_json, told, lambda: typer.echo("\n".join(f"{name}: {count} ticks" for name, count in told.items())))

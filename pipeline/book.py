@@ -102,6 +102,10 @@ class Book:
         """The series in the order of their first event; the place is the slot."""
         return self._names
 
+    def named(self, first: int) -> list[tuple[int, str]]:
+        """Give slot and name of the series from a slot on."""
+        return list(enumerate(self._names[first:], start=first))
+
     def slot(self, name: str) -> int | None:
         """Give the slot of a series, None where it has shown nothing."""
         return self._slot.get(name)
@@ -155,10 +159,10 @@ class Book:
         """Count what each series will have shown, event after event in the order of arrival."""
         order = np.argsort(slot, kind="stable")
         ranked = slot[order]
-        first = np.flatnonzero(np.diff(ranked, prepend=-1))
-        place = np.arange(len(slot)) - np.repeat(first, np.diff(np.append(first, len(slot))))
+        place, goes_on = np.arange(len(slot)), np.zeros(len(slot), bool)
+        goes_on[1:] = ranked[1:] == ranked[:-1]
         turn = np.empty(len(slot), np.int64)
-        turn[order] = place
+        turn[order] = place - np.maximum.accumulate(np.where(goes_on, 0, place))
         return self.arena["shown"][slot] + turn + 1
 
     def _filled(self, events: Events) -> Events:

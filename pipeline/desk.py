@@ -58,8 +58,10 @@ class Answered(Protocol):
 class Engine(Protocol):
     """What the desk needs of the durable engine."""
 
-    broken: bool
-    """Whether an error has left it of no use until it is opened again."""
+    @property
+    def broken(self) -> bool:
+        """Whether an error has left it of no use until it is opened again."""
+        ...
 
     def take(self, blocks: Sequence[Block]) -> Sequence[Answered]:
         """Take in one micro-batch; committed when it returns, or StatecastError with nothing taken."""

@@ -103,15 +103,15 @@ class Events:
         """Put events one after the other."""
         if len(parts) == 1:
             return parts[0]
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in _NAMES})
 
     def take(self, index: NDArray | slice) -> Events:
         """Choose events by index or mask."""
-        return Events(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return Events(**{name: getattr(self, name)[index] for name in _NAMES})
 
     def to_bytes(self) -> bytes:
         """Write the columns one after the other."""
-        columns = (self.slot.astype("<u4"), *(getattr(self, f.name) for f in fields(self)[1:]))
+        columns = (self.slot.astype("<u4"), *(getattr(self, name) for name in _NAMES[1:]))
         return b"".join([np.ascontiguousarray(c).tobytes() for c in columns])
 
     @classmethod
@@ -132,6 +132,9 @@ class Events:
             raise ValueError(f"{len(data)} bytes instead of {start} for {count} events")
         columns["slot"] = columns["slot"].astype(np.int64)
         return cls(**columns)
+
+
+_NAMES = tuple(f.name for f in fields(Events))
 
 
 def _zeros(count: int, layout: Layout) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Comes in: a batch. Goes out: `Head`, as JSON in the journal. Imported by stream 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pipeline.book import NEVER
@@ -62,10 +62,14 @@ class Head:
         """What the forecasts of this batch are marked with."""
         return Label(model=self.model, sha256=self.sha256, version=self.version)
 
+    def following(self) -> Head:
+        """Begin the head of the next batch: nothing has happened in it yet."""
+        return replace(self, batch=self.batch + 1, events=0, notes=[])
+
     def labelled(self, label: Label) -> Head:
         """Let another model serve from here on."""
         return replace(self, **{name: getattr(label, name) for name in ("model", "sha256", "version")})
 
     def to_dict(self) -> dict[str, Any]:
         """Write it for the journal."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import DataError, IntegrityError
+from models.errors import ConfigError, DataError, IntegrityError
 from pipeline.arena import PAGE
 from pipeline.events import Events
 from pipeline.ticks import Layout
@@ -40,6 +40,11 @@ class History:
         What ticks hold.
     length : int
         W, events that can be asked for; 0 keeps nothing.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be opened.
     """
 
     def __init__(self, path: Path, layout: Layout, length: int) -> None:
@@ -49,7 +54,12 @@ class History:
         self._beside = beside
         self.words = 4 + layout.block + -(-beside // 2)
         self._weights = (np.arange(1, self.words, dtype=np.uint64) * np.uint64(_ODD)) | np.uint64(1)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600) if length else -1
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600) if length else -1
+        except OSError as error:
+            raise ConfigError(
+                f"{path}: cannot be written ({error.strerror}). Check the folder and its rights"
+            ) from error
         self._map: mmap.mmap | None = None
         self._ring = np.empty((0, self.rows, self.words), np.uint64)
 
@@ -63,9 +73,19 @@ class History:
             self._file = -1
 
     def flush(self) -> None:
-        """Bring the ring to disk."""
-        if self._map is not None:
+        """Bring the ring to disk.
+
+        Raises
+        ------
+        DataError
+            The disk fails.
+        """
+        if self._map is None:
+            return
+        try:
             self._map.flush()
+        except OSError as error:
+            raise DataError(f"{self.path}: the disk fails ({error.strerror}). Start again") from error
 
     def write(self, events: Events) -> None:
         """Keep events under their numbers in their series; those that were refused have none.
@@ -143,7 +163,6 @@ class History:
                 f"{self.path}: {size:,} bytes for the last {self.length} ticks of {slots:,} series cannot be set aside "
                 f"({error.strerror}). Make room, or begin a journal with a smaller stream.history"
             ) from error
-        if self._map is not None:
-            self._map.flush()
+        self.flush()
         self._map = mmap.mmap(self._file, size)
         self._ring = np.frombuffer(self._map, np.uint64).reshape(pages * PAGE, self.rows, self.words)

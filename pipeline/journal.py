@@ -1,6 +1,6 @@
 """The journal of a stream: one SQLite file in which every micro-batch is one transaction.
 
-    about      format, what ticks hold, where the bits were made
+    about      what ticks hold, where the bits were made, the first batch that is kept
     model      the model that serves and those beside it, whole, by the version under which they were published
     series     slot and name
     batch      events, forecasts, dead letters, scores, and in its head everything that the batch decided
@@ -9,7 +9,9 @@
     answer     of the latest requests, what they were answered
 
 Ticks are journaled, not states: pages are written lazily, and what is newer is replayed. Every row carries a checksum
-of all that it holds; rows that are counted cannot go missing unseen.
+of all that it holds; rows that are counted cannot go missing unseen. Each batch holds the totals of the checksums of
+series, positions and pages as they were with it: where a kill meets SQLite moving its log to the file, and a bit of
+the log is wrong, tables of two moments are left, each of them sound.
 
 `full` survives the loss of power with every committed batch; `normal` survives it without damage, but the last batches
 may be gone; `none` survives the death of the process, and nothing of the machine's.
@@ -23,6 +25,7 @@ import fcntl
 import os
 import sqlite3
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +41,9 @@ FORMAT = 1
 
 Durability = Literal["full", "normal", "none"]
 
+ModelRow = tuple[int, int, str, bytes]
+"""Number, version, role and file of a model."""
+
 ANSWERS = 10_000
 """How many answered requests are remembered."""
 
@@ -48,10 +54,10 @@ CREATE TABLE about (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT N
 CREATE TABLE model (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, role TEXT NOT NULL, file BLOB NOT NULL,
     sum INTEGER NOT NULL);
 CREATE TABLE series (slot INTEGER PRIMARY KEY, name TEXT NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL);
-CREATE TABLE batch (id INTEGER PRIMARY KEY, head BLOB NOT NULL, events BLOB NOT NULL, forecasts BLOB NOT NULL,
-    dead BLOB NOT NULL, scores BLOB NOT NULL, sum INTEGER NOT NULL);
-CREATE TABLE page (owner INTEGER NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, data BLOB NOT NULL,
-    sum INTEGER NOT NULL, PRIMARY KEY (owner, number));
+CREATE TABLE batch (id INTEGER PRIMARY KEY AUTOINCREMENT, head BLOB NOT NULL, events BLOB NOT NULL,
+    forecasts BLOB NOT NULL, dead BLOB NOT NULL, scores BLOB NOT NULL, totals BLOB NOT NULL, sum INTEGER NOT NULL);
+CREATE TABLE page (owner INTEGER NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL,
+    data BLOB NOT NULL, PRIMARY KEY (owner, number));
 CREATE TABLE position (partition TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE answer (request TEXT PRIMARY KEY, batch INTEGER NOT NULL, value BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE INDEX answer_by_batch ON answer (batch);
@@ -81,8 +87,10 @@ class Batch:
         Of the partitions that were read, where the next lines begin.
     answers : mapping of bytes
         By request.
-    pages : list of (owner, number, bytes)
-        States as of this batch.
+    pages : iterable of (owner, number, bytes)
+        States as of this batch; read once.
+    totals : dict of int
+        Checksums of series, positions and pages by owner, added up, after this batch; the journal sees to them.
     """
 
     id: int
@@ -94,7 +102,8 @@ class Batch:
     new: list[tuple[int, str]] = field(default_factory=list)
     positions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     answers: Mapping[str, bytes] = field(default_factory=dict)
-    pages: list[tuple[int, int, bytes]] = field(default_factory=list)
+    pages: Iterable[tuple[int, int, bytes]] = ()
+    totals: dict[str, int] = field(default_factory=dict)
 
 
 class Journal:
@@ -144,16 +153,36 @@ class Journal:
             if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise IntegrityError(f"journal {self.path}: damaged ({found}). Restore it from a backup")
             self.fresh = not self._db.execute("SELECT count(*) FROM about").fetchone()[0]
+            self._totals: Counter[str] = self._added_up()
+        if not self.fresh:
+            self._check_totals()
 
-    def begin(self, about: Mapping[str, Any], models: Iterable[tuple[int, int, str, bytes]], batch: Batch) -> None:
+    def _added_up(self) -> Counter[str]:
+        """Add up the checksums of series, positions and the pages of each owner."""
+        each = {table: f"SELECT '{table}', sum(sum) FROM {table}" for table in ("series", "position")}  # noqa: S608
+        each["page"] = "SELECT 'page ' || owner, sum(sum) FROM page GROUP BY owner"
+        return Counter({name: total for query in each.values() for name, total in self._db.execute(query) if total})
+
+    def _check_totals(self) -> None:
+        """Refuse tables that are not those of the last batch; owners that were dropped since are not missed."""
+        told = self.last().totals
+        for name in told.keys() | self._totals.keys():
+            found = self._totals.get(name, 0)
+            if found != told.get(name, 0) and (found or not name.startswith("page ")):
+                raise IntegrityError(
+                    f"journal {self.path}: its tables are of different moments ({name}). Restore it from a backup"
+                )
+
+    def begin(self, about: Mapping[str, Any], models: Iterable[ModelRow], batch: Batch) -> None:
         """Lay down what a new journal is about, its models (id, version, role, file) and its first batch, at once."""
         with self._integrity(), self._transaction():
-            self._put_about(about)
+            self._put_about({**about, "first": batch.id})
             self._put_models(models)
-            self._put(batch)
+            totals = self._put(batch)
+        self._totals = totals
         self.fresh = False
 
-    def commit(self, batch: Batch, models: Iterable[tuple[int, int, str, bytes]] = ()) -> None:
+    def commit(self, batch: Batch, models: Iterable[ModelRow] = ()) -> None:
         """Bring a batch to disk: all of it or nothing.
 
         Raises
@@ -161,15 +190,10 @@ class Journal:
         DataError
             The disk is full or fails. The process must end: what the system made of the write is not known.
         """
-        try:
-            with self._transaction():
-                self._put_models(models)
-                self._put(batch)
-        except sqlite3.Error as error:
-            raise DataError(
-                f"journal {self.path}: batch {batch.id} cannot be written ({error}). Nothing of it is committed; make "
-                "room or mend the disk, and start again"
-            ) from error
+        with self._writing(f"batch {batch.id}"), self._transaction():
+            self._put_models(models)
+            totals = self._put(batch)
+        self._totals = totals
 
     def rebase(self, about: Mapping[str, Any]) -> None:
         """Note that the bits are made elsewhere from now on."""
@@ -227,19 +251,29 @@ class Journal:
 
     def span(self) -> tuple[int, int]:
         """Give the first and last batch that are kept; (1, 0) where there are none."""
+        if self.fresh:
+            return 1, 0
         with self._integrity():
-            first, last, count = self._db.execute("SELECT min(id), max(id), count(*) FROM batch").fetchone()
-        if count and count != last - first + 1:
+            found = self._db.execute("SELECT min(id), max(id), count(*) FROM batch").fetchone()
+            written = self._db.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0]
+        first, last = self.about("first"), written or 0
+        if found != (first, last, last - first + 1):
             raise IntegrityError(f"journal {self.path}: batches are missing. Restore it from a backup")
-        return (first, last) if count else (1, 0)
+        return first, last
 
     def batches(self, after: int) -> Iterator[Batch]:
         """Give the batches after one, ascending; without what stands in other tables."""
-        columns = "id, head, events, forecasts, dead, scores"
-        for number, head, *blobs in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
+        columns = "id, head, events, forecasts, dead, scores, totals"
+        for number, head, *blobs, totals in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
             events, forecasts, dead, scores = blobs
             yield Batch(
-                id=number, head=orjson.loads(head), events=events, forecasts=forecasts, dead=dead, scores=scores
+                id=number,
+                head=orjson.loads(head),
+                events=events,
+                forecasts=forecasts,
+                dead=dead,
+                scores=scores,
+                totals=orjson.loads(totals),
             )
 
     def last(self) -> Batch:
@@ -256,10 +290,17 @@ class Journal:
         raise IntegrityError(f"journal {self.path}: it holds no batch. Restore it from a backup")
 
     def forget(self, before: int, owners: Iterable[int]) -> None:
-        """Drop batches before one, models and pages of other owners, and answers beyond the latest."""
+        """Drop batches before one, models and pages of other owners, and answers beyond the latest.
+
+        Raises
+        ------
+        DataError
+            The disk is full or fails. The process must end.
+        """
         kept = ",".join(str(int(owner)) for owner in owners)
-        with self._transaction():
+        with self._writing("what is not needed any more"), self._transaction():
             self._db.execute("DELETE FROM batch WHERE id < ?", (before,))
+            self._put_about({"first": max(before, 1)})
             self._db.execute(f"DELETE FROM page WHERE owner NOT IN ({kept})")  # noqa: S608  whole numbers
             self._db.execute(f"DELETE FROM model WHERE id NOT IN ({kept})")  # noqa: S608
             oldest = "SELECT batch FROM answer ORDER BY batch DESC LIMIT 1 OFFSET ?"
@@ -270,28 +311,40 @@ class Journal:
         self._db.close()
         os.close(self._lock)
 
-    def _put(self, batch: Batch) -> None:
-        head = orjson.dumps(batch.head)
-        write = self._db.execute
-        row = (batch.id, head, batch.events, batch.forecasts, batch.dead, batch.scores)
-        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
+    def _put(self, batch: Batch) -> Counter[str]:
+        """Write all of a batch, its own row last; gives the totals with it."""
+        write, totals = self._db.execute, Counter(self._totals)
         for slot, name in batch.new:
-            write("INSERT INTO series VALUES (?, ?, ?, ?)", (slot, name, batch.id, _sum(slot, name, batch.id)))
+            total = _sum(slot, name, batch.id)
+            totals["series"] += total
+            write("INSERT INTO series VALUES (?, ?, ?, ?)", (slot, name, batch.id, total))
         for partition, position in batch.positions.items():
             value = orjson.dumps(position)
-            write("REPLACE INTO position VALUES (?, ?, ?)", (partition, value, _sum(partition, value)))
+            total = _sum(partition, value)
+            totals["position"] += total - self._kept("SELECT sum FROM position WHERE partition = ?", partition)
+            write("REPLACE INTO position VALUES (?, ?, ?)", (partition, value, total))
         for request, value in batch.answers.items():
             write("INSERT INTO answer VALUES (?, ?, ?, ?)", (request, batch.id, value, _sum(request, batch.id, value)))
         for owner, number, data in batch.pages:
-            row = (owner, number, batch.id, data)
-            write("REPLACE INTO page VALUES (?, ?, ?, ?, ?)", (*row, _sum(*row)))
+            total = _sum(owner, number, batch.id, data)
+            before = self._kept("SELECT sum FROM page WHERE owner = ? AND number = ?", owner, number)
+            totals[f"page {owner}"] += total - before
+            write("REPLACE INTO page VALUES (?, ?, ?, ?, ?)", (owner, number, batch.id, total, data))
+        blobs = (batch.events, batch.forecasts, batch.dead, batch.scores, orjson.dumps(totals))
+        row = (batch.id, orjson.dumps(batch.head), *blobs)
+        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
+        return totals
+
+    def _kept(self, query: str, *key: int | str) -> int:
+        row = self._db.execute(query, key).fetchone()
+        return 0 if row is None else row[0]
 
     def _put_about(self, about: Mapping[str, Any]) -> None:
         for key, value in about.items():
             text = orjson.dumps(value)
             self._db.execute("REPLACE INTO about VALUES (?, ?, ?)", (key, text, _sum(key, text)))
 
-    def _put_models(self, models: Iterable[tuple[int, int, str, bytes]]) -> None:
+    def _put_models(self, models: Iterable[ModelRow]) -> None:
         for row in models:
             self._db.execute("INSERT INTO model VALUES (?, ?, ?, ?, ?)", (*row, _sum(*row)))
 
@@ -316,6 +369,17 @@ class Journal:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Say of an error of the file that it cannot be written."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise DataError(
+                f"journal {self.path}: {what} cannot be written ({error}). Nothing of it is committed; make room or "
+                "mend the disk, and start again"
+            ) from error
 
     @contextmanager
     def _integrity(self) -> Iterator[None]:
@@ -376,8 +440,12 @@ def _locked(folder: Path) -> int:
         raise ConfigError(
             f"journal {folder}: this file system cannot lock ({error.strerror}). Keep it on a local disk"
         ) from error
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(handle)
+        raise ConfigError(f"journal {folder}: cannot be written ({error.strerror}). Make room") from error
     return handle
 
 

@@ -52,13 +52,19 @@ NOTES = "notes.jsonl"
 """File in the folder of a journal: swaps, drifts and what else happened beside the ticks, a JSON line each."""
 
 
-def notes_of(journal: Path) -> FileOutput:
-    """Open the file of notes in the folder of a journal, which is made where it is missing."""
+def folder_of(journal: Path | None, otherwise: Path) -> Path:
+    """Give the folder of a journal, or another one where there is none; it is made where it is missing."""
+    folder = journal or otherwise
     try:
-        journal.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"journal {journal}: cannot be made ({error.strerror}). Name another folder") from error
-    return FileOutput(journal / NOTES)
+        raise ConfigError(f"folder {folder}: cannot be made ({error.strerror}). Name another one") from error
+    return folder
+
+
+def notes_of(journal: Path) -> FileOutput:
+    """Open the file of notes in the folder of a journal."""
+    return FileOutput(folder_of(journal, journal) / NOTES)
 
 
 @contextmanager

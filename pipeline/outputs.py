@@ -6,7 +6,8 @@ Comes in: bytes that were committed. Goes out: a file. Knows the standard librar
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -69,7 +70,9 @@ class FileOutput:
             raise ConfigError(f"output {path}: cannot be written ({error.strerror}). Name another path") from error
 
     def recover(self, committed: int, pieces: Iterable[tuple[int, bytes]]) -> None:
-        """Cut what was not committed, or write again what did not arrive.
+        """Cut what was not committed, and write again what did not arrive or is not what was committed.
+
+        A file that has its length need not have its bytes: after a loss of power those that were not on disk are zeros.
 
         Parameters
         ----------
@@ -82,13 +85,16 @@ class FileOutput:
         ------
         IntegrityError
             Bytes are missing that the journal does not hold any more.
+        DataError
+            The disk is full or fails.
         """
         if self.length > committed:
-            os.ftruncate(self._file, committed)
+            with self._writing():
+                os.ftruncate(self._file, committed)
             self.length = committed
         for start, data in pieces:
-            if start <= self.length < start + len(data):
-                self.publish(self.length, data[self.length - start :])
+            if start <= self.length and os.pread(self._file, len(data), start) != data:
+                self._write(start, data)
         if self.length < committed:
             raise IntegrityError(
                 f"{self.path}: {self.length} bytes, but the journal had committed {committed} and holds only the last "
@@ -98,17 +104,27 @@ class FileOutput:
     def publish(self, start: int, data: bytes) -> None:
         """Write at the end, which lies at `start`."""
         assert start == self.length, (start, self.length)
+        self._write(start, data)
+
+    def _write(self, start: int, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            try:
-                written = os.pwrite(self._file, view, self.length)
-            except OSError as error:
-                raise DataError(
-                    f"output {self.path}: cannot be written ({error.strerror}). What is missing is in the journal: "
-                    "make room, and start again"
-                ) from error
-            self.length += written
-            view = view[written:]
+        with self._writing():
+            while view:
+                written = os.pwrite(self._file, view, start)
+                start += written
+                self.length = max(self.length, start)
+                view = view[written:]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say of an error that the file cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"output {self.path}: cannot be written ({error.strerror}). What is missing is in the journal: make "
+                "room, and start again"
+            ) from error
 
     def settle(self) -> None:
         """Bring the file to disk."""

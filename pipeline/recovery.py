@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import IntegrityError
+from models.errors import ConfigError, IntegrityError
 from pipeline.arena import PAGE, Arena
 from pipeline.book import NEVER
 from pipeline.events import Events
@@ -79,11 +79,18 @@ def recover(journal: Journal, core: Core, history: History, owners: dict[str, in
     ------
     IntegrityError
         Rows are damaged or missing, or the states do not give the forecasts that were journaled.
+    ConfigError
+        The journal carries more series than there is room for.
     """
     first, last = journal.span()
     if last == 0:
         raise IntegrityError(f"journal {journal.path}: it holds no batch. Restore it from a backup")
     series = journal.series()
+    if len(series) > core.book.max_series:
+        raise ConfigError(
+            f"stream.max_series is {core.book.max_series}, but journal {journal.path} carries {len(series)} series. "
+            "Set it to that or more"
+        )
     core.book.add(name for name, _ in series)
     states = {owners[SERVING]: core.serving} | {owners[name]: s for name, s in core.beside.items()}
     for one in states.values():
@@ -146,9 +153,9 @@ def _load(journal: Journal, owner: int, arena: Arena, as_of: NDArray[np.int64]) 
 
 
 def _check_seen(journal: Journal, series: list[tuple[str, int]], as_of: NDArray[np.int64], first: int) -> None:
-    """Refuse a journal that lacks the page of a series whose first batches are gone."""
+    """Refuse a journal that lacks the page of a series whose first batches are gone, or that began warm."""
     begun = np.array([batch for _, batch in series], np.int64)
-    lost = np.flatnonzero((begun < first) & (as_of[np.arange(len(begun)) // PAGE] == 0))
+    lost = np.flatnonzero((begun < max(first, GREETING + 1)) & (as_of[np.arange(len(begun)) // PAGE] == 0))
     if len(lost):
         raise IntegrityError(
             f"journal {journal.path}: the states of series {series[int(lost[0])][0]} are missing. Restore a backup"

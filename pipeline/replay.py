@@ -135,7 +135,9 @@ def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> bytes:
     ]
     ordered = pl.concat(named).sort("time", "series_id", "copy").slice(0, ticks)
     out = io.BytesIO()
-    ordered.select(pl.col("series_id").alias("series"), pl.col("time").to_physical(), "price").write_ndjson(out)
+    # as text: whole microseconds around 1970 would be taken for another unit
+    moment = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    ordered.select(pl.col("series_id").alias("series"), moment, "price").write_ndjson(out)
     return out.getvalue()
 
 

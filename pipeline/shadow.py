@@ -90,16 +90,14 @@ class Shadow:
             self._done[group] = shown[group]
             return True
         self._done[group] = np.maximum(self._done[group], 0)
-        moved = False
-        while True:
-            behind = group[self._done[group] < shown[group]]
-            if len(behind) == 0:
-                return True
-            if moved and time.perf_counter() > until:
-                return False
+        behind = group[self._done[group] < shown[group]]
+        while len(behind):
             self._step(self._history.read(behind, self._done[behind] + 1))
             self._done[behind] += 1
-            moved = True
+            behind = group[self._done[group] < shown[group]]
+            if len(behind) and time.perf_counter() > until:
+                return False
+        return True
 
     def _step(self, events: Events) -> None:
         """Take in one event of each series."""

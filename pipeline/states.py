@@ -161,13 +161,12 @@ class States:
             ("loc", forecast.loc[:, 0]),
             ("scale", forecast.scale[:, 0]),
         ):
-            now[name][shown] = given[:width][shown]
-        now["accepted"][taken] = events.time[taken]
-        now["count"][taken] += 1
-        now["price"][taken] = events.price[taken]
-        now["held"][taken] = np.nan
-        jumps = refused == Reason.JUMP
-        now["held"][jumps] = events.price[jumps, 0]
+            np.copyto(now[name], given[:width], where=_along(shown, given))
+        np.copyto(now["accepted"], events.time, where=taken)
+        now["count"] += taken
+        np.copyto(now["price"], events.price, where=taken[:, None])
+        np.copyto(now["held"], np.nan, where=taken)
+        np.copyto(now["held"], events.price[:, 0], where=refused == Reason.JUMP)
         return Walked(
             refused=refused,
             quantile=forecast.quantile[:width],
@@ -230,8 +229,7 @@ class States:
         """Multiply all that is carried in units of the price."""
         for name in (*self._priced, "held", "price"):
             x = now[name]
-            around = (-1,) + (1,) * (x.ndim - 1)
-            x[which] = (x[which] * factor[which].reshape(around)).astype(x.dtype)
+            x[which] = (x[which] * _along(factor[which], x)).astype(x.dtype)
 
     def _elapsed(self, gap: NDArray[np.int64]) -> NDArray[np.float32]:
         """Turn gaps in microseconds into bars; 1 at the first tick of a series."""
@@ -248,6 +246,8 @@ def _columns(
     *around: int,
 ) -> NDArray[np.float32]:
     """Lay covariates out for the model, [B, ..., names]: each of the calendar, or as it came with the tick."""
+    if not names:
+        return np.empty((len(moment), *around, 0), np.float32)
     if not any(name in given_names for name in names):
         return of_calendar(names, moment)
     columns = np.zeros((len(moment), *around, len(names)), np.float32)
@@ -257,6 +257,11 @@ def _columns(
         else:
             columns[..., k] = of_calendar((name,), moment)[..., 0]
     return columns
+
+
+def _along(x: NDArray, rows: NDArray) -> NDArray:
+    """Give values [B] axes of length 1, to go with rows [B, ...]."""
+    return x.reshape(-1, *[1] * (rows.ndim - 1))
 
 
 def _filled(x: NDArray, length: int, blank: float) -> NDArray:

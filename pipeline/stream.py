@@ -12,34 +12,31 @@ and the command line.
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from models.errors import ConfigError, DataError, IntegrityError, ModelError
-from pipeline.arena import PAGE
+from models.errors import ConfigError, IntegrityError, ModelError
+from pipeline.answers import Answer, answers, counted, other_lines
 from pipeline.book import NEVER
 from pipeline.events import WARMING, Events
 from pipeline.fingerprint import fingerprint
 from pipeline.head import Head
 from pipeline.history import History
-from pipeline.journal import Batch, Journal
+from pipeline.journal import Batch, Journal, ModelRow
+from pipeline.ledger import Ledger
 from pipeline.lines import SPAN, Block
 from pipeline.lineup import SERVING, Lineup
 from pipeline.live import Live
-from pipeline.outputs import FileOutput, Sink
+from pipeline.outputs import Sink
 from pipeline.pages import Pages
-from pipeline.recovery import BOOK, GREETING, kept_output, recover
+from pipeline.recovery import BOOK, GREETING, recover
 from pipeline.rendering import Label, dead_letters, forecasts, notes
 from pipeline.shadow import Shadow
 from pipeline.states import States
@@ -65,53 +62,6 @@ class Tended(Protocol):
 
 _TOO_LONG = b"["
 """What is read in the place of a line above the bound: no tick, neither as JSON nor as CSV."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What one block of lines gave.
-
-    Attributes
-    ----------
-    forecasts : bytes
-        JSON lines, one for each accepted tick, in the order of arrival.
-    refused : bytes
-        JSON lines, one for each dead letter.
-    counts : dict of int
-        Lines by reason code; those that hold nothing are left out.
-    repeated : bool
-        The request was answered before, and this is that answer again.
-    """
-
-    forecasts: bytes
-    refused: bytes
-    counts: dict[str, int]
-    repeated: bool = False
-
-    @property
-    def accepted(self) -> int:
-        """Ticks that were taken in."""
-        return self.counts.get(Reason.ACCEPTED.code, 0)
-
-    def to_bytes(self, block: Block) -> bytes:
-        """Write it for the journal, with a digest of the lines that it answers."""
-        texts = {"forecasts": self.forecasts.decode(), "refused": self.refused.decode()}
-        return orjson.dumps(texts | {"counts": self.counts, "of": _digest(block)})
-
-    @classmethod
-    def from_bytes(cls, data: bytes, block: Block) -> Answer:
-        """Read what `to_bytes` wrote, as a repetition.
-
-        Raises
-        ------
-        DataError
-            It answers other lines.
-        """
-        told = orjson.loads(data)
-        if told["of"] != _digest(block):
-            raise _of_others(block)
-        texts = {name: told[name].encode() for name in ("forecasts", "refused")}
-        return cls(**texts, counts=told["counts"], repeated=True)
 
 
 class Stream:
@@ -156,17 +106,14 @@ class Stream:
     ) -> None:
         self.config = config or StreamConfig()
         self.journal = journal
-        self._sinks = {name: sink for name, sink in (("out", out), ("dead", dead), ("note", told)) if sink is not None}
         self._shadow: Shadow | None = None
         self.swap: Tended | None = None
-        self.broken = False
-        self._credit = 0.0
+        self._failed = False
         self._drift: dict[str, Any] | None = None
-        self._since_settled = 0
         self._parsers: dict[bytes, Parser] = {}
         opened = journal is None or journal.fresh
         self.lineup = _begun(lineup, journal) if opened or journal is None else kept_lineup(journal)
-        self._open()
+        self._open({"out": out, "dead": dead, "note": told})
         if journal is not None:
             self.core.session.self_test(self.config.batch)
         if opened:
@@ -174,7 +121,7 @@ class Stream:
         else:
             self._resume(rebase=rebase)
 
-    def _open(self) -> None:
+    def _open(self, sinks: Mapping[str, Sink | None]) -> None:
         """Make room for the models, with no series yet."""
         sessions = self.lineup.sessions
         layout = None
@@ -197,6 +144,13 @@ class Stream:
         folder = Path("/nowhere") if self.journal is None else self.journal.folder
         length = 0 if self.journal is None else self.config.history
         self.history = History(folder / "history.ring", self.core.layout, length)
+        given = {name: sink for name, sink in sinks.items() if sink is not None}
+        self.ledger = Ledger(self.journal, self.history, given, self.config.replay)
+
+    @property
+    def broken(self) -> bool:
+        """Whether an error has left the stream of no use until it is opened again."""
+        return self._failed or self.ledger.broken
 
     def _begin(self, history: Past | None) -> None:
         """Warm the states and lay down the first batch."""
@@ -205,26 +159,24 @@ class Stream:
             self.history.write(applied.events)
         book = self.core.book
         self.head = Head(batch=GREETING, series=len(book), newest=book.newest).labelled(_label(self.lineup))
-        self._owners = {role: number for number, role in enumerate(self.lineup.files, start=1)}
+        owners = self._owners_of(self.lineup)
         self.live = Live(self.lineup, self.config.drift)
-        self._pages = self._paged()
+        self.ledger.pages = [self._book_pages(), *_paged(owners, self.core.states)]
         if self.journal is None:
             return
-        everything = np.arange(len(book))
-        for pages in self._pages:
-            pages.touch(everything, GREETING)
+        self.ledger.begin_outputs()
+        self.ledger.touch(np.arange(len(book)), GREETING)
         settings = {"layout": asdict(self.core.layout), "history": self.config.history}
         batch = Batch(
             id=GREETING,
             head=self.head.to_dict(),
             scores=self.live.to_bytes(),
-            new=list(enumerate(book.names)),
-            pages=[page for pages in self._pages for page in pages.take(len(pages))],
+            new=book.named(0),
+            pages=self.ledger.everything(),
         )
-        models = [(self._owners[role], self.lineup.version, role, file) for role, file in self.lineup.files.items()]
         self.history.flush()
-        self.journal.begin({"settings": settings, "fingerprint": fingerprint()}, models, batch)
-        self._recover_outputs()
+        about = {"settings": settings, "fingerprint": fingerprint()}
+        self.journal.begin(about, _model_rows(owners, self.lineup), batch)
 
     def _resume(self, *, rebase: bool) -> None:
         """Go on where the journal ends."""
@@ -235,37 +187,27 @@ class Stream:
                 f"journal {self.journal.path}: written with {there}, opened with {here}: the last bits may differ. Go "
                 "on with --rebase, which keeps every forecast that was given and computes the states anew"
             )
-        self._owners = {role: number for role, (number, _) in self.journal.models(self.lineup.version).items()}
-        recovered = recover(self.journal, self.core, self.history, self._owners, exact=not rebase)
+        owners = {role: number for role, (number, _) in self.journal.models(self.lineup.version).items()}
+        recovered = recover(self.journal, self.core, self.history, owners, exact=not rebase)
         self.head = recovered.head
         self.live = Live(self.lineup, self.config.drift)
         self.live.restore(self.journal.last().scores)
         self.stepped = recovered.stepped
-        self._pages = self._paged()
-        for pages in self._pages:
-            for number, since in recovered.dirty[pages.owner].items():
-                pages.touch(np.array([number * PAGE]), since)
-        self._recover_outputs()
-        if here != there:
-            note = {"kind": "rebase", "from": there, "to": here, "difference": recovered.difference}
-            self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[note]), everything=True)
+        self.ledger.pages = [self._book_pages(), *_paged(owners, self.core.states)]
+        self.ledger.restore(recovered.dirty)
+        self.ledger.recover_outputs(self.head, self.core)
+        if here != there or recovered.difference > 0:
+            told = {"kind": "rebase", "from": there, "to": here, "difference": recovered.difference}
+            self.note(told, everything=True)
             self.journal.rebase({"fingerprint": here})
 
-    def _paged(self) -> list[Pages]:
-        """Follow what changes in the arenas."""
-        return [Pages(BOOK, self.core.book.arena), *self._paged_states(self._owners, self.core.states)]
+    def _owners_of(self, lineup: Lineup) -> dict[str, int]:
+        """Give numbers to the models of a lineup."""
+        first = 1 if self.journal is None else self.journal.next_owner()
+        return {role: first + i for i, role in enumerate(lineup.files)}
 
-    @staticmethod
-    def _paged_states(owners: dict[str, int], states: dict[str, States]) -> list[Pages]:
-        return [Pages(number, states[role].arena) for role, number in owners.items()]
-
-    def _recover_outputs(self) -> None:
-        """Bring files to what was committed."""
-        assert self.journal is not None
-        for name, sink in self._sinks.items():
-            if isinstance(sink, FileOutput):
-                length = getattr(self.head, f"{name}_bytes")
-                sink.recover(length, kept_output(self.journal, self.core, name) if sink.length < length else ())
+    def _book_pages(self) -> Pages:
+        return next((p for p in self.ledger.pages if p.owner == BOOK), None) or Pages(BOOK, self.core.book.arena)
 
     def take(self, blocks: Sequence[Block]) -> list[Answer]:
         """Take in blocks of lines as one micro-batch; it is committed and given out when this returns.
@@ -281,33 +223,27 @@ class Stream:
         """
         if self.broken:
             raise ModelError("stream: an earlier batch failed. Open it again: it goes on from its journal")
-        answers: dict[int, Answer] = {}
+        given: dict[int, Answer] = {}
         fresh: list[tuple[int, Block]] = []
-        known: dict[str, int] = {}
+        first: dict[str, int] = {}
         for i, block in enumerate(blocks):
             before = self._answered(block)
             if before is not None:
-                answers[i] = before
-            elif block.request is None or known.setdefault(block.request, i) == i:
+                given[i] = before
+                continue
+            again = i if block.request is None else first.setdefault(block.request, i)
+            if blocks[again].lines != block.lines:
+                raise other_lines(block)
+            if again == i:
                 fresh.append((i, block))
-            elif _digest(block) != _digest(blocks[known[block.request]]):
-                raise _of_others(block)
         if fresh:
-            with self._or_broken():
-                answers |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
+            self._failed = True
+            given |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
+            self._failed = False
         for i, block in enumerate(blocks):
-            if i not in answers:  # the same request twice in one batch
-                answers[i] = replace(answers[known[block.request or ""]], repeated=True)
-        return [answers[i] for i in range(len(blocks))]
-
-    @contextmanager
-    def _or_broken(self) -> Iterator[None]:
-        """Take nothing more where the block fails: what is in memory may then be ahead of what is on disk."""
-        try:
-            yield
-        except BaseException:
-            self.broken = True
-            raise
+            if i not in given:  # the same request twice in one batch
+                given[i] = replace(given[first[block.request or ""]], repeated=True)
+        return [given[i] for i in range(len(blocks))]
 
     def _answered(self, block: Block) -> Answer | None:
         if block.request is None or self.journal is None:
@@ -322,9 +258,9 @@ class Stream:
         names = self.core.book.names
         lines = forecasts(names, applied.events.take(applied.events.accepted), applied.quantile, self.head.label)
         letters = self._letters(blocks, applied.reason)
-        answers = _answers(blocks, applied, lines, letters)
+        given = answers(blocks, applied.reason, applied.tick, lines, letters)
         written, dropped = self._capped([letter for part in letters for letter in part])
-        out, dead = b"".join(lines), b"".join(written)
+        out, dead = b"".join([answer.forecasts for answer in given]), b"".join(written)
         drifts = self.live.take(applied.events, applied.walked)
         self._drift = drifts[-1] if drifts else self._drift
         told = notes(drifts)
@@ -338,16 +274,10 @@ class Stream:
             applied,
             dead=dead,
             positions={b.partition: asdict(b.position) for b in blocks if b.position is not None},
-            answers={b.request: a.to_bytes(b) for b, a in zip(blocks, answers, strict=True) if b.request is not None},
+            answers={b.request: a.to_bytes(b) for b, a in zip(blocks, given, strict=True) if b.request is not None},
         )
-        self._publish(out=out, dead=dead, note=told)
-        return answers
-
-    def _publish(self, **data: bytes) -> None:
-        """Give out what was committed; each output ends where the head says."""
-        for name, sink in self._sinks.items():
-            if data.get(name):
-                sink.publish(getattr(self.head, f"{name}_bytes") - len(data[name]), data[name])
+        self.ledger.publish(self.head, {"out": out, "dead": dead, "note": told})
+        return given
 
     def _parsed(self, block: Block) -> Ticks:
         """Read the lines of a block."""
@@ -379,73 +309,37 @@ class Stream:
 
     def _next(self, applied: Applied, out: int, dead: int, dropped: int) -> Head:
         """Move the head on by a batch."""
-        more = np.bincount(applied.reason, minlength=len(Reason)).tolist()
-        counts = Counter(self.head.counts) + Counter({r.code: more[r] for r in Reason if r != Reason.BLANK})
+        before = self.head.counts
+        more = {code: before.get(code, 0) + count for code, count in counted(applied.reason).items()}
         return replace(
-            self.head,
-            batch=self.head.batch + 1,
+            self.head.following(),
             events=len(applied.events),
             series=len(self.core.book),
             newest=self.core.book.newest,
-            counts=dict(counts),
+            counts=before | more,
             out_bytes=self.head.out_bytes + out,
             dead_bytes=self.head.dead_bytes + dead,
             dropped=self.head.dropped + dropped,
-            notes=[],
         )
 
-    def _commit(
-        self,
-        head: Head,
-        applied: Applied | None = None,
-        *,
-        everything: bool = False,
-        models: Sequence[tuple[int, int, str, bytes]] = (),
-        **rest: Any,
-    ) -> None:
-        """Bring a batch to disk, with the pages whose turn it is; `head` counts from then on."""
-        if self.journal is None:
-            self.head = head
-            return
-        new: list[tuple[int, str]] = []
-        if applied is not None:
-            rest["events"] = applied.events.to_bytes()
-            rest["forecasts"] = applied.quantile.tobytes()
-            new = list(enumerate(self.core.book.names))[head.series - len(applied.new) :] if applied.new else []
-            self.history.write(applied.events)
-            for pages in self._pages:
-                pages.touch(applied.events.slot, head.batch)
-        due = [*rest.pop("pages", []), *self._due(head.events, everything)]
-        scores = self.live.to_bytes()
-        batch = Batch(id=head.batch, head=head.to_dict(), new=new, pages=due, scores=scores, **rest)
-        self.journal.commit(batch, models)
+    def _commit(self, head: Head, applied: Applied | None = None, live: Live | None = None, **rest: Any) -> None:
+        """Bring a batch to disk; `head` counts from then on."""
+        events = None if applied is None else applied.events
+        kept = {name: rest.pop(name) for name in ("everything", "models") if name in rest}
+        if self.ledger.journal is not None:
+            if applied is not None:
+                rest |= {"events": applied.events.to_bytes(), "forecasts": applied.quantile.tobytes()}
+                rest["new"] = self.core.book.named(head.series - len(applied.new))
+            batch = Batch(id=head.batch, head=head.to_dict(), scores=(live or self.live).to_bytes(), **rest)
+            self.ledger.commit(batch, events, **kept)
         self.head = head
-        self._since_settled += head.events
-        if self._since_settled > self.config.replay:
-            self.settle()
 
-    def _due(self, events: int, everything: bool) -> list[tuple[int, int, bytes]]:
-        """Choose the pages to write: all of them once in `replay` events, the longest changed first."""
-        dirty = sum(map(len, self._pages))
-        self._credit = dirty if everything else min(self._credit + dirty * events / self.config.replay, dirty)
-        due: list[tuple[int, int, bytes]] = []
-        while self._credit >= 1 and any(map(len, self._pages)):
-            oldest = min((p for p in self._pages if len(p)), key=lambda p: p.oldest or 0)
-            due += oldest.take(1)
-            self._credit -= 1
-        return due
-
-    def settle(self) -> None:
-        """Bring outputs and history to disk, and let the journal forget what nothing needs any more."""
-        if self.journal is None:
-            return
-        for sink in self._sinks.values():
-            sink.settle()
-        self.history.flush()
-        needed = [pages.oldest for pages in self._pages if pages.oldest is not None]
-        # the last batch stays: its head is how far the run is
-        self.journal.forget(min([*needed, self.head.batch]), [BOOK, *(p.owner for p in self._pages)])
-        self._since_settled = 0
+    def rest(self, *, forget: bool = True) -> None:
+        """Bring every page to disk, and let the journal forget all that is in them."""
+        if self.ledger.dirty:
+            self._commit(self.head.following(), everything=True)
+            if forget:
+                self.ledger.settle(self.head.batch)
 
     def latest(self, series: str) -> bytes | None:
         """Give the last forecast of a series as a line, None where there is none.
@@ -501,20 +395,13 @@ class Stream:
             else {"version": self._shadow.lineup.version, "events_to_warm": self._shadow.lag},
         }
 
-    def note(self, told: dict[str, Any], **rest: Any) -> None:
+    def note(self, told: dict[str, Any], label: Label | None = None, **rest: Any) -> None:
         """Commit and give out word of something that happened beside the ticks."""
         told = told | {"lines": sum(self.head.counts.values())}
         data = notes([told])
-        head = replace(
-            self.head,
-            batch=self.head.batch + 1,
-            events=0,
-            notes=[told],
-            note_bytes=self.head.note_bytes + len(data),
-        )
-        with self._or_broken():
-            self._commit(head, **rest)
-            self._publish(note=data)
+        head = replace(self.head.following(), notes=[told], note_bytes=self.head.note_bytes + len(data))
+        self._commit(head if label is None else head.labelled(label), **rest)
+        self.ledger.publish(self.head, {"note": data})
 
     def announce(self, lineup: Lineup) -> None:
         """Begin to warm the states of another lineup from the latest ticks of each series.
@@ -526,11 +413,9 @@ class Stream:
         """
         self._drop_shadow()
         self._shadow = Shadow(lineup, self.core, self.history)
-        first = 0 if self.journal is None else self.journal.next_owner()
-        self._shadow_owners = {role: first + i for i, role in enumerate(lineup.files)}
-        self._shadow_pages = self._paged_states(self._shadow_owners, self._shadow.states)
-        self._pages += self._shadow_pages
-        models = [(self._shadow_owners[role], lineup.version, role, file) for role, file in lineup.files.items()]
+        owners = self._owners_of(lineup)
+        self.ledger.warming = _paged(owners, self._shadow.states)
+        models = _model_rows(owners, lineup)
         self.note({"kind": "announced", "version": lineup.version, "sha256": lineup.sha256}, models=models)
 
     def warm(self, seconds: float) -> bool:
@@ -545,9 +430,8 @@ class Stream:
         slot = self._shadow.advance(seconds)
         if len(slot) and self.journal is not None:
             # a page counts from the batch as of which it is exact, and this one has no events
-            fresh = [page for pages in self._shadow_pages for page in pages.fresh(slot)]
-            with self._or_broken():
-                self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), pages=fresh)
+            fresh = [page for pages in self.ledger.warming for page in pages.fresh(slot)]
+            self._commit(self.head.following(), pages=fresh)
         return self._shadow.lag == 0
 
     def flip(self) -> None:
@@ -555,70 +439,16 @@ class Stream:
         shadow = self._shadow
         assert shadow is not None, "no lineup was announced"
         assert shadow.lag == 0, "the states of the announced lineup have not caught up"
-        live, lineup = Live(shadow.lineup, self.config.drift), shadow.lineup
-        told = {"kind": "swap", "version": lineup.version, "sha256": lineup.sha256, "was": self.head.version}
-        self.head, self.live = self.head.labelled(_label(lineup)), live
-        self.note(told)
-        old = {p.owner for p in self._pages} - {BOOK} - set(self._shadow_owners.values())
-        self._pages = [p for p in self._pages if p.owner not in old]
-        self._owners, self.lineup, self._shadow = self._shadow_owners, lineup, None
+        told = {"kind": "swap", "version": shadow.lineup.version, "sha256": shadow.lineup.sha256}
+        live = Live(shadow.lineup, self.config.drift)
+        self.note(told | {"was": self.head.version}, _label(shadow.lineup), live=live)
+        self.live, self.lineup, self._shadow = live, shadow.lineup, None
         self.core.take_over(shadow.states)
-
-    def reconcile(self, restated: Mapping[str, tuple[NDArray[np.int64], NDArray[np.float64]]]) -> dict[str, int]:
-        """Compute the states of series anew from restated prices, up to their last tick.
-
-        Parameters
-        ----------
-        restated : mapping of (int64 [n], float64 [n])
-            By series: times in microseconds since 1970, ascending, and prices.
-
-        Returns
-        -------
-        dict of int
-            Prices that each series' states have taken in.
-
-        Raises
-        ------
-        DataError
-            A series is not carried or has no prices, or ticks hold more than a price each.
-        """
-        if self.core.layout.block > 1 or self.core.layout.beside:
-            raise DataError("reconcile: expected ticks of one price alone, but these hold blocks or covariates")
-        for name, (_, price) in restated.items():
-            if self.core.book.slot(name) is None or len(price) == 0:
-                raise DataError(
-                    f"reconcile {name}: the stream carries no such series, or the store has no prices of it"
-                )
-        with self._or_broken():
-            # nothing that the journal would step again, or write to the history again, may lie before the new states
-            self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
-            taken = {name: self._reconcile(name, time, price) for name, (time, price) in restated.items()}
-            self.history.flush()
-            self.head = replace(self.head, ring=self.head.batch + 1)
-            self.note({"kind": "reconciled", "series": taken}, everything=True)
-        return taken
-
-    def _reconcile(self, name: str, time: NDArray[np.int64], price: NDArray[np.float64]) -> int:
-        book, slot = self.core.book, self.core.book.slot(name)
-        assert slot is not None
-        known = (time <= book.arena["time"][slot]) & np.isfinite(price)
-        events = Events.of_series(slot, time[known], price[known], self.core.layout)
-        for states in self.core.states.values():
-            states.renew(slot, name)
-            for start in range(0, len(events), self.config.batch):
-                self.core.replay(states, events.take(slice(start, start + self.config.batch)))
-        book.arena["shown"][slot] = len(events)
-        self.history.write(events)
-        for pages in self._pages:
-            pages.touch(np.array([slot]), self.head.batch + 1)
-        return len(events)
+        self.ledger.pages, self.ledger.warming = [self._book_pages(), *self.ledger.warming], []
 
     def _drop_shadow(self) -> None:
         """Forget a lineup that was announced and never served."""
-        if self._shadow is not None:
-            dropped = set(self._shadow_owners.values())
-            self._pages = [p for p in self._pages if p.owner not in dropped]
-            self._shadow = None
+        self._shadow, self.ledger.warming = None, []
 
     def tend(self) -> bool:
         """Do a slice of the work that waits beside the ticks; True while more is waiting."""
@@ -629,14 +459,20 @@ class Stream:
         if self.swap is not None:
             self.swap.close()
         self._drop_shadow()
-        if self.journal is not None:
-            if not self.broken and any(map(len, self._pages)):
-                self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
-                self.settle()
-            self.journal.close()
-        self.history.close()
-        for sink in self._sinks.values():
-            sink.close()
+        try:
+            if self.journal is not None and not self.broken:
+                self.rest()
+        finally:
+            self.ledger.close()
+
+
+def _paged(owners: Mapping[str, int], states: Mapping[str, States]) -> list[Pages]:
+    """Follow what changes in the arenas of models."""
+    return [Pages(number, states[role].arena) for role, number in owners.items()]
+
+
+def _model_rows(owners: Mapping[str, int], lineup: Lineup) -> list[ModelRow]:
+    return [(owners[role], lineup.version, role, file) for role, file in lineup.files.items()]
 
 
 def _label(lineup: Lineup) -> Label:
@@ -659,32 +495,5 @@ def kept_lineup(journal: Journal) -> Lineup:
     return Lineup(version=version, serving=files.pop(SERVING), beside=files)
 
 
-def _answers(blocks: list[Block], applied: Applied, lines: list[bytes], letters: list[list[bytes]]) -> list[Answer]:
-    """Cut what a batch gave into what each block gave."""
-    if len(blocks) == 1:
-        return [Answer(forecasts=b"".join(lines), refused=b"".join(letters[0]), counts=_counts(applied.reason))]
-    ends = np.cumsum([len(block.lines) for block in blocks])
-    cuts = np.searchsorted(applied.tick, ends).tolist()
-    answers = []
-    for begin, end, first, stop, dead in zip([0, *cuts], cuts, [0, *ends], ends, letters, strict=False):
-        counts = _counts(applied.reason[first:stop])
-        answers.append(Answer(forecasts=b"".join(lines[begin:end]), refused=b"".join(dead), counts=counts))
-    return answers
-
-
-def _of_others(block: Block) -> DataError:
-    return DataError(f"request {block.request!r}: it was answered for other lines. Send new lines under a new id")
-
-
-def _digest(block: Block) -> str:
-    return hashlib.sha256(b"\n".join([block.head, *block.lines])).hexdigest()
-
-
 def _moment(us: int) -> str:
     return str(np.datetime_as_string(np.datetime64(us, "us"), timezone="UTC"))
-
-
-def _counts(reason: NDArray[np.uint8]) -> dict[str, int]:
-    """Count the lines by reason code; blank ones are left out."""
-    count = np.bincount(reason, minlength=len(Reason)).tolist()
-    return {r.code: count[r] for r in Reason if count[r] and r != Reason.BLANK}

@@ -1,11 +1,12 @@
-"""Settings of a stream.
+"""Settings of a stream, and those that it needs of a run.
 
-Comes in: nothing. Goes out: `StreamConfig`. Imported by config, stream and what drives it.
+Comes in: nothing. Goes out: `StreamConfig`, `ServedConfig`. Imported by config, stream and what drives it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from models.errors import ConfigError
 from pipeline.drift import DriftConfig
@@ -68,3 +69,22 @@ class StreamConfig:
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise ConfigError(f"stream.{name} is {value!r}; expected a whole number from {least} to {most}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedConfig:
+    """The settings of a run, by the same names, that serving reads; nothing that trains is imported for them.
+
+    Attributes
+    ----------
+    folder : Path
+        Data folder.
+    champion : str
+        Name under which the best model is published.
+    stream : StreamConfig
+        The stream of ticks.
+    """
+
+    folder: Path = Path(".statecast")
+    champion: str = "champion"
+    stream: StreamConfig = StreamConfig()

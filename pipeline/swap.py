@@ -63,9 +63,9 @@ class Swap:
             self._work = None
             return False
         except StatecastError as error:
-            self._work = None
             if self._stream.broken:
                 raise
+            self._work = None
             self._stream.note({"kind": "swap_refused", "why": str(error)})
             return False
         return self._vetting is None  # a process that tries a file is waited for, not urged

@@ -23,12 +23,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -195,8 +194,11 @@ class Ticks:
     @classmethod
     def of(cls, ticks: Iterable[tuple[str, int, float | None]]) -> Ticks:
         """Build the columns from (series, microseconds, price) triples; a price of None is a hole."""
-        records = [{"series": name, "time": time, "price": price} for name, time, price in ticks]
-        return _columns([_row(record, PLAIN) for record in records], PLAIN)
+        triples = list(ticks)
+        # a time of lines may be in another unit, which its size tells; here the unit is known
+        records = [{"series": name, "time": "1970-01-01", "price": price} for name, _, price in triples]
+        read = _columns([_row(record, PLAIN) for record in records], PLAIN)
+        return replace(read, time=np.array([time for _, time, _ in triples], np.int64))
 
 
 def whole(past: NDArray[np.float32], future: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -257,8 +259,8 @@ def _flat_objects(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
 def _plain_columns(records: list[dict[str, Any]]) -> Ticks | None:
     """Build the columns of ordinary ticks at once; None where one of them is anything else."""
     try:
-        name, time, price = map(list, zip(*map(itemgetter("series", "time", "price"), records), strict=True))
-    except (KeyError, ValueError):
+        name, time, price = ([record[field] for record in records] for field in ("series", "time", "price"))
+    except KeyError:
         return None
     if set(map(type, name)) != {str} or set(map(type, price)) != {float}:
         return None

@@ -78,10 +78,11 @@ def test_what_is_admitted_is_not_kept_yet() -> None:
 def test_a_slot_is_the_place_in_the_order_of_first_events(ticks: list[tuple[str, int]]) -> None:
     """Names keep their slots, and each slot holds the last key of its own series."""
     target = book(4)
-    last: dict[str, int] = {}
-    for name, hour in ticks:
-        if not keep(target, Ticks.of([(name, US + hour * HOUR, 1.0 + hour)])).reason[0]:
-            last[name] = hour
+    last = {
+        name: hour
+        for name, hour in ticks
+        if not keep(target, Ticks.of([(name, US + hour * HOUR, 1.0 + hour)])).reason[0]
+    }
     assert target.names == list(last)
     for slot, (name, hour) in enumerate(last.items()):
         assert target.slot(name) == slot

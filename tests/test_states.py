@@ -109,7 +109,10 @@ def test_covariates_stand_in_the_order_of_the_model() -> None:
     session = Mixed()
     layout = Layout(horizon=HORIZON, past=("gas", "load"), future=("wind", "sun"))
     core = Core(session, max_series=9, layout=layout)
-    lines = [tick("A", 5, load=7.0, gas=1.0, wind=[2.0, 3.0], sun=[8, 9]), tick("B", 6, load=4, wind=[5, 6])]
+    lines = [
+        tick("A", 5, load=7.0, gas=1.0, wind=[2.0, 3.0], sun=[8, 9]),
+        tick("B", 6, load=4, gas=1, wind=[5, 6], sun=[8, 9]),
+    ]
     core.apply(parser(b"{}", layout)(lines))
     given_past, given_future = session.given[0].past[:2], session.given[0].future[:2]
     times = US + np.array([5, 6]) * HOUR

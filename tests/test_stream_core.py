@@ -21,6 +21,7 @@ from models.errors import ModelError
 from models.observation import Forecast, Observation, State
 from pipeline.book import FIRST_US, LAST_US
 from pipeline.events import FALLBACK, WARMING, Events
+from pipeline.lineup import SERVING
 from pipeline.rules import RuleConfig
 from pipeline.session import GRAIN, Session
 from pipeline.stream_core import Applied, Core, chain
@@ -267,7 +268,7 @@ def test_a_batch_equals_the_model_stepped_by_hand(ticks: list[Tick]) -> None:
         )
         forecast, states[name] = SESSION.step(observation, states.get(name, SESSION.initial(GRAIN)))
         last[name] = time
-        walked = done.walked["last"]
+        walked = done.walked[SERVING]
         assert forecast.quantile[0].tobytes() == done.quantile[k].tobytes()
         assert forecast.loc[0, 0].tobytes() == walked.loc[k, 0].tobytes()
         assert forecast.scale[0, 0].tobytes() == walked.scale[k, 0].tobytes()
@@ -280,7 +281,7 @@ def test_the_forecast_before_each_tick_is_told_with_it(ticks: list[Tick]) -> Non
     last: dict[str, np.ndarray] = {}
     for k, i in enumerate(done.tick.tolist()):
         name = ticks[i][0]
-        before = done.walked["last"].before[0][k]
+        before = done.walked[SERVING].before[0][k]
         expected = last.get(name, np.full(before.shape, np.nan))
         assert before.tobytes() == expected.tobytes()
         last[name] = done.quantile[k, 0]

@@ -188,6 +188,7 @@ def test_columns_have_their_types() -> None:
     np.testing.assert_array_equal(ticks.reason, [0, Reason.HOLE, 0])
     assert math.copysign(1, ticks.price[2, 0]) == 1
     assert len(Ticks.of([])) == 0
+    assert Ticks.of([("A", 0, 1.0), ("A", 1, 1.0)]).reason.tolist() == [0, 0]  # their unit is known
 
 
 def test_the_reasons_are_stable() -> None:
@@ -319,6 +320,22 @@ def test_lines_that_are_parsed_together_are_what_they_are_alone(lines: list[byte
 def _first(ticks: Ticks, count: int) -> Ticks:
     columns = {f.name: getattr(ticks, f.name)[:count] for f in fields(Ticks)}
     return Ticks(**columns)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'{"series":"A}', b'{","time":"2024-01-01","price":1.5}'],
+        [b'{"series":"A","x":"}', b'{","time":"2024-01-01","price":1.5}'],
+        [b'{"series":"A","time":"2024-01-01","price":1.5,"x":[1}', b"{2]}"],
+    ],
+)
+def test_a_line_is_not_continued_by_the_next(lines: list[bytes]) -> None:
+    """Halves of an object, cut inside a text or a list, are two lines that are no ticks."""
+    for around in ([], [tick()]):
+        ticks = parser(b"{}")([*around, *lines, *around])
+        told = [0] * len(around)
+        assert ticks.reason.tolist() == [*told, Reason.MALFORMED, Reason.MALFORMED, *told]
 
 
 @given(st.lists(st.sampled_from([tick(price=float(k), time=US + k) for k in range(5)]), min_size=1, max_size=20))
