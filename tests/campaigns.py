@@ -10,12 +10,16 @@ import pickle
 import random
 import shutil
 import signal
+import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
+import orjson
 from disk import Call, Fault, Record
 from feeding import Feeder, growing, pouring, receiving
 from kills import REFUSED, Life, Place, Setting, Truth, Verdict, child, compare, ended, lay_out, left, run, told_of
@@ -181,6 +185,68 @@ def struck(process: BaseProcess, place: Place, rng: random.Random, stops: float)
     return ended(process), {0}
 
 
+def committed(place: Place) -> dict[str, Any]:
+    """Read the head of the last batch in a copy of the journal; empty where there is none."""
+    copy = Path(f"{place.folder}-copy")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(place.journal, copy)
+    path = copy / "journal.sqlite"
+    if not path.exists() or not path.stat().st_size:
+        return {}
+    db = sqlite3.connect(path)
+    try:
+        row = db.execute("SELECT head FROM batch ORDER BY id DESC LIMIT 1").fetchone()
+        return {} if row is None else orjson.loads(row[0])
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return {}
+        raise
+    finally:
+        db.close()
+
+
+def ahead(place: Place) -> list[str]:
+    """Tell of outputs that hold more than was committed."""
+    head = committed(place)
+    sizes = {name: (place.folder / name).stat().st_size for name in ("out", "dead")}
+    return [
+        f"{name} has {size} bytes, of which {head.get(f'{name}_bytes', 0)} are committed"
+        for name, size in sizes.items()
+        if size > head.get(f"{name}_bytes", 0)
+    ]
+
+
+def fill(case: Case, life: Life, sizes: Iterable[int], *, room: int = 64 << 20) -> Tally:
+    """Run on a real disk that is too small, then give it room; needs the right to mount.
+
+    Parameters
+    ----------
+    sizes : iterable of int
+        Bytes of the disk that holds the journal and the outputs.
+    """
+    tally = Tally("a real disk that is full")
+    disk = case.base / "disk"
+    disk.mkdir(exist_ok=True)
+    for size in sizes:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+        subprocess.run(mount, check=True, capture_output=True)
+        try:
+            place = case.place("fill")  # what the child says of itself lies where there is room
+            (disk / "journal").mkdir()
+            for name in ("journal", "out", "dead"):
+                (place.folder / name).symlink_to(disk / name)
+            code = run(place, case.setting, life)
+            tally.tries += 1
+            tally.ended({0: "had room", REFUSED: "ended with an error"}.get(code, f"exit code {code}"))
+            if code not in (0, REFUSED):
+                tally.notes.append(f"{size} bytes: exit code {code}: {complaint(place)}")
+            subprocess.run(["mount", "-o", f"remount,size={room}", str(disk)], check=True, capture_output=True)
+            tally.add(case.verdict(place, replace(life, batch=41)), f"{size} bytes")
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+    return tally
+
+
 def calls_of(case: Case, life: Life) -> list[Call]:
     """List the calls to the disk of an undisturbed run."""
     place = case.place("calls")
@@ -209,6 +275,7 @@ def strike(case: Case, life: Life, what: str, points: Iterable[int], *, again: I
             break
         tally.tries += 1
         assert code == -signal.SIGKILL, complaint(place)
+        tally.notes += [f"{what} at call {point}: {fault}" for fault in ahead(place)]
         for second in again:
             copy = Place(case.base / "strike-again")
             shutil.rmtree(copy.folder, ignore_errors=True)
@@ -246,16 +313,28 @@ def fail(case: Case, life: Life, what: str, where: str, points: Iterable[int], *
 
 
 def flip(
-    case: Case, life: Life, seed: int, tries: int, file: str, *, points: Sequence[int] = range(100, 400), bits: int = 1
+    case: Case, life: Life, seed: int, tries: int, file: str, *, points: Sequence[int] = range(100, 400), bits: int = 1, late: float = 0
 ) -> Tally:
-    """Kill a run, turn bits of a file of its journal over, and go on: detected, or harmless, and never wrong."""
+    """Kill a run, turn bits of a file of its journal over, and go on: detected, or harmless, and never wrong.
+
+    Parameters
+    ----------
+    file : str
+        Of the journal's folder.
+    points : sequence of int
+        Calls to the disk before which the run may die.
+    bits : int
+        How many are turned over at a time.
+    late : float
+        Share of the file, from its start, that is left as it is.
+    """
     rng = random.Random(seed)
     tally = Tally(f"{bits} bit(s) turned over in {file}")
     while tally.tries < tries:
         place = case.place("flip")
         point = rng.choice(points)
         assert run(place, case.setting, replace(life, watcher=Fault(point, "kill"))) in (0, -signal.SIGKILL)
-        for _ in range(min(20, tries - tally.tries)):
+        for _ in range(min(5, tries - tally.tries)):
             copy = Place(case.base / "flip-copy")
             shutil.rmtree(copy.folder, ignore_errors=True)
             shutil.copytree(place.folder, copy.folder)
@@ -263,7 +342,7 @@ def flip(
             if not path.exists() or not path.stat().st_size:
                 break
             data = bytearray(path.read_bytes())
-            places = [rng.randrange(8 * len(data)) for _ in range(bits)]
+            places = [rng.randrange(int(8 * late * len(data)), 8 * len(data)) for _ in range(bits)]
             for at in places:
                 data[at // 8] ^= 1 << at % 8
             path.write_bytes(data)

@@ -16,14 +16,17 @@ import signal
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
-from disk import Fault, Record, Watcher, watch
+from disk import Call, Fault, Record, Watcher, watch
 from poison import LINE_BYTES, Story
 from served import model_bytes
 
@@ -31,7 +34,7 @@ from flows.stopping import stopping
 from models.errors import StatecastError
 from pipeline import drive, journal
 from pipeline.intake import blocks, source_of
-from pipeline.journal import Durability
+from pipeline.journal import Batch, Durability, Journal
 from pipeline.lines import IntakeConfig, Stop
 from pipeline.lineup import Lineup
 from pipeline.opening import Opening, open_stream, opened
@@ -127,10 +130,12 @@ def live(place: Place, setting: Setting, life: Life) -> None:
         return db
 
     journal._connected = checkpointing  # type: ignore[assignment]
-    if life.watcher is not None:
-        watch(life.watcher)
     code = 0
     try:
+        if life.watcher is not None:
+            watch(life.watcher)
+        if isinstance(life.watcher, Record):
+            _note_commits(life.watcher)
         _take_all(place, setting, life)
     except StatecastError as error:
         place.error.write_text(f"{type(error).__name__}: {error}")
@@ -143,6 +148,17 @@ def live(place: Place, setting: Setting, life: Life) -> None:
     if isinstance(life.watcher, Fault):
         place.struck.write_text("\n".join(life.watcher.struck))
     os._exit(code)
+
+
+def _note_commits(record: Record) -> None:
+    """Put down in the record of calls after which of them each batch counts as committed."""
+    commit = Journal.commit
+
+    def committed(self: Journal, batch: Batch, *rest: Any) -> None:
+        commit(self, batch, *rest)
+        record.calls.append(Call(kind="committed", file="", start=batch.id))
+
+    Journal.commit = committed  # type: ignore[method-assign]
 
 
 def _take_all(place: Place, setting: Setting, life: Life) -> None:
@@ -200,14 +216,28 @@ def digest(stream: Stream) -> dict[str, object]:
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
-def child(*args: object, be: object = live) -> BaseProcess:
+@cache
+def server() -> None:
+    """Start the process from which children are forked, with the very modules of this one."""
+    searched = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    wanted = {"PYTHONPATH": searched, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    CONTEXT.set_forkserver_preload(["kills"])
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def child(*args: object, be: Callable[..., None] = live) -> BaseProcess:
     """Start a process that has all modules at hand."""
-    if not os.environ.get("STATECAST_KILLS"):
-        os.environ["STATECAST_KILLS"] = "1"
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
-        os.environ["OMP_NUM_THREADS"] = "1"
-        CONTEXT.set_forkserver_preload(["kills"])
-    process = CONTEXT.Process(target=be, args=args)  # type: ignore[arg-type]
+    server()
+    process = CONTEXT.Process(target=be, args=args)
     process.start()
     return process
 

@@ -123,7 +123,7 @@ class Story:
         }
 
 
-def story(seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.25, csv: bool = False) -> Story:
+def story(seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.25, csv: bool = False, leaps: bool = True) -> Story:
     """Write a story of about `count` lines.
 
     Parameters
@@ -137,6 +137,8 @@ def story(seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.
         Share of lines that are not ordinary ticks.
     csv : bool
         Let some parts be CSV: for folders only, as a file is one or the other.
+    leaps : bool
+        Let prices move far and stay there, which a model that learns their scale takes for what is usual from then on.
     """
     rng = random.Random(seed)
     names = [f"S{k}" for k in range(series)]
@@ -144,6 +146,8 @@ def story(seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.
     rng.shuffle(all_series)
     told = Story([s.name for s in all_series])
     writer = _Writer(rng, told)
+    if not leaps:
+        writer.kinds.remove(writer.leap)
     for one in all_series:
         writer.part(csv=False)
         writer.tick(one)

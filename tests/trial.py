@@ -1,0 +1,57 @@
+"""A short trial of everything: what a change of the program that loses or doubles ticks cannot pass.
+
+    python tests/trial.py FOLDER
+
+ends with 1 and says what was wrong, or with 0. The tests let it run on copies of the program that were made worse.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from campaigns import Case, Tally, calls_of, endure, flip, strike
+from kills import Life, Place, Setting, quiet
+from poison import story
+from power import lose_power
+
+
+def case(base: Path, *, seed: int = 2, count: int = 1800, input: str = "input") -> Case:  # noqa: A002  as in `Life`
+    """Tell a story of two pages of series, and find out what it has to give."""
+    told = story(seed, count, 280, csv=input == "folder")
+    setting = Setting.of(told, dead_bytes=50_000)
+    truth = quiet(Place(base / f"quiet-{input}"), setting, told, "input" if input == "fifo" else input)
+    return Case(base=base, setting=setting, told=told, truth=truth, input=input)
+
+
+def moving(case: Case, life: Life) -> list[int]:
+    """List the calls in the midst of what SQLite moves from its log to its file."""
+    files = [(call.kind, call.file) for call in calls_of(case, life)]
+    move = ("write", "journal.sqlite")
+    return [i for i in range(1, len(files)) if files[i - 1] == files[i] == move]
+
+
+def trial(base: Path) -> Iterator[Tally]:
+    """Run short campaigns, those first that are quickest to find a fault."""
+    case(base, count=900, input="folder")
+    one = case(base)
+    life = Life(batch=128)
+    yield strike(one, life, "kill", range(60, 560, 45))
+    yield strike(one, life, "torn", range(90, 560, 90))
+    yield endure(one, 1, 6)
+    yield lose_power(one, Life(batch=128, durability="full"), 1, 15)
+    yield lose_power(one, Life(batch=128, durability="normal"), 2, 15)
+    yield flip(one, life, 1, 40, "journal.sqlite-wal", points=moving(one, life), late=0.5)
+
+
+def main() -> None:
+    for tally in trial(Path(sys.argv[1])):
+        if not tally.good:
+            print(f"{tally.fault}: {tally.lost} lost, {tally.doubled} doubled, {tally.different} with other bits")
+            print("\n".join(note[:300] for note in tally.notes[:3]))
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
