@@ -334,11 +334,12 @@ class Stream:
             self.ledger.commit(batch, events, **kept)
         self.head = head
 
-    def rest(self) -> None:
+    def rest(self, *, forget: bool = True) -> None:
         """Bring every page to disk, and let the journal forget all that is in them."""
         if self.ledger.dirty:
             self._commit(self.head.following(), everything=True)
-            self.ledger.settle(self.head.batch)
+            if forget:
+                self.ledger.settle(self.head.batch)
 
     def latest(self, series: str) -> bytes | None:
         """Give the last forecast of a series as a line, None where there is none.
