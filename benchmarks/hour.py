@@ -1,9 +1,9 @@
-"""S9: an hour of paced load with kills, stops, swaps and poison, held byte for byte against a run that nothing disturbed.
+"""S9: an hour of paced load with kills, stops, swaps and poison, held byte for byte against an undisturbed run.
 
-A file grows at a steady pace, a quarter of its lines poison. A stream follows it, and the champions folder; it is killed
-at random moments, stopped at others, and started again. New champions are published all the while, some of them damaged
-afterwards, some taken back. At the end one process takes in the same lines, announces each lineup and lets it serve after
-as many lines as the notes of the disturbed run say: forecasts, dead letters and states must be the same.
+A file grows at a steady pace, a quarter of its lines poison. A stream follows it, and the champions folder; it is
+killed at random moments, stopped at others, and started again. New champions are published all the while, some of them
+damaged afterwards, some taken back. At the end one process takes in the same lines, announces each lineup and lets it
+serve after as many lines as the notes of the disturbed run say: forecasts, dead letters and states must be the same.
 
     python benchmarks/hour.py [--minutes 60] [--rate 500] [--seed 7] [--json FILE]
 
@@ -13,6 +13,7 @@ Ends with 1 where anything differs.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -29,12 +30,12 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 
 import orjson
 from feeding import growing
-from kills import REFUSED, Place, child, compare, digest, ended
+from kills import REFUSED, Place, Truth, child, compare, digest, ended
 from poison import LINE_BYTES, Story, story
 from served import model_bytes
 
 from flows.stopping import stopping
-from models.errors import StatecastError
+from models.errors import ModelError, StatecastError
 from pipeline import champions, drive
 from pipeline.intake import blocks, source_of
 from pipeline.lines import Block, IntakeConfig
@@ -61,6 +62,7 @@ class Done:
     publications: int = 0
     damaged: int = 0
     rollbacks: int = 0
+    unable: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -110,20 +112,18 @@ def live(place: Place, follow: bool) -> None:
 def publish(place: Place, files: list[bytes], rng: random.Random, done: Done) -> None:
     """Publish another champion, take the last one back, or damage one as soon as it is there."""
     folder = place.folder / "champions"
-    if rng.random() < 0.2:
-        champions.rollback(folder, NAME)
-        done.rollbacks += 1
-        return
-    bad = rng.random() < 0.15
-    model = rng.choice(files) + (b"" if not bad else rng.randbytes(8))
     try:
+        if rng.random() < 0.2:
+            champions.rollback(folder, NAME)
+            done.rollbacks += 1
+            return
         champion = champions.publish(folder, NAME, rng.choice(files), beside={"last": model_bytes()})
-        if bad:
-            (folder / champion.file).write_bytes(model)
-            done.damaged += 1
         done.publications += 1
-    except StatecastError as error:
-        done.faults.append(f"publication: {error}")
+        if rng.random() < 0.15:
+            (folder / champion.file).write_bytes(rng.choice(files) + rng.randbytes(8))
+            done.damaged += 1
+    except ModelError:  # nothing to go back to, or what there is was damaged
+        done.unable += 1
 
 
 def disturb(place: Place, minutes: float, files: list[bytes], rng: random.Random) -> Done:
@@ -182,19 +182,13 @@ def notes(place: Place) -> list[dict]:
 
 
 def taken_over(told: list[dict]) -> list[dict]:
-    """Leave out announcements that came to nothing."""
-    kept: list[dict] = []
-    for note in told:
-        if note["kind"] == "announced":
-            kept = (
-                [n for n in kept if n["kind"] != "announced" or n in kept[:-1]]
-                if kept and kept[-1]["kind"] == ("announced")
-                else kept
-            )
-            kept.append(note)
-        elif note["kind"] == "swap":
-            kept.append(note)
-    return kept[:-1] if kept and kept[-1]["kind"] == "announced" else kept
+    """Leave out announcements that came to nothing: those after which the next note of the kind is another one."""
+    moves = [note for note in told if note["kind"] in {"announced", "swap"}]
+    return [
+        note
+        for note, after in zip(moves, [*moves[1:], {"kind": "end"}], strict=False)
+        if note["kind"] == "swap" or after["kind"] == "swap"
+    ]
 
 
 def main() -> int:
@@ -218,30 +212,19 @@ def main() -> int:
         done = disturb(place, asked.minutes, files, rng)
         feeder.join()
         done.faults += [f"the last run ended with {code}"] if (code := ended(child(place, False, be=live), 600)) else []
-        result = judged(place, calm, told, done)
+        result = judged(place, calm, told, done, files)
     print(json.dumps(result, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps(result))
     return 1 if result["lost"] or result["doubled"] or result["different"] or result["faults"] else 0
 
 
-def judged(place: Place, calm: Place, told: Story, done: Done) -> dict:
+def judged(place: Place, calm: Place, told: Story, done: Done, files: list[bytes]) -> dict:
     """Hold what is left against the undisturbed run."""
-    from kills import Truth
-
-    folder = place.folder / "champions"
-    versions = {n["version"] for n in notes(place) if n["kind"] == "swap"} | {1}
-    known = {path.name: path for path in folder.glob("*.onnx")}
+    by_digest = {hashlib.sha256(file).hexdigest(): file for file in files}
+    served = {1: files[0]} | {n["version"]: by_digest[n["sha256"]] for n in notes(place) if n["kind"] == "swap"}
     beside = {"last": model_bytes()}
-    files = {
-        version: sha for n in notes(place) if n["kind"] == "swap" for version, sha in [(n["version"], n["sha256"])]
-    }
-    files[1] = ""
-    lineups = {}
-    for version in versions:
-        named = [p for name, p in known.items() if files[version] and name.endswith(f"{files[version][:12]}.onnx")]
-        data = named[0].read_bytes() if named else (place.folder.parent / "16.onnx").read_bytes()
-        lineups[version] = Lineup(version=version, serving=data, beside=beside)
+    lineups = {version: Lineup(version=version, serving=file, beside=beside) for version, file in served.items()}
     moves = taken_over(notes(place))
     quiet = undisturbed(calm, told, moves, lineups)
     truth = {"digest": digest(quiet)}
