@@ -57,7 +57,9 @@ class History:
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600) if length else -1
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error.strerror}). Check the folder and its rights") from error
+            raise ConfigError(
+                f"{path}: cannot be written ({error.strerror}). Check the folder and its rights"
+            ) from error
         self._map: mmap.mmap | None = None
         self._ring = np.empty((0, self.rows, self.words), np.uint64)
 

@@ -317,7 +317,14 @@ class Journal:
 
     def _put(self, batch: Batch) -> None:
         write = self._db.execute
-        row = (batch.id, orjson.dumps(batch.head), batch.events, batch.forecasts, batch.dead, orjson.dumps(batch.totals))
+        row = (
+            batch.id,
+            orjson.dumps(batch.head),
+            batch.events,
+            batch.forecasts,
+            batch.dead,
+            orjson.dumps(batch.totals),
+        )
         write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
         for slot, name in batch.new:
             write("INSERT INTO series VALUES (?, ?, ?, ?)", (slot, name, batch.id, _sum(slot, name, batch.id)))

@@ -313,7 +313,15 @@ def fail(case: Case, life: Life, what: str, where: str, points: Iterable[int], *
 
 
 def flip(
-    case: Case, life: Life, seed: int, tries: int, file: str, *, points: Sequence[int] = range(100, 400), bits: int = 1, late: float = 0
+    case: Case,
+    life: Life,
+    seed: int,
+    tries: int,
+    file: str,
+    *,
+    points: Sequence[int] = range(100, 400),
+    bits: int = 1,
+    late: float = 0,
 ) -> Tally:
     """Kill a run, turn bits of a file of its journal over, and go on: detected, or harmless, and never wrong.
 

@@ -7,6 +7,7 @@ Python where the modules `os` and `mmap` keep them.
 
 from __future__ import annotations
 
+import _sqlite3
 import ctypes
 import errno
 import mmap
@@ -17,8 +18,6 @@ from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_vo
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import _sqlite3
 
 SQLITE_FULL, SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC, SQLITE_IOERR_TRUNCATE = 13, 778, 1034, 1546
 ERRORS = {"full": errno.ENOSPC, "fail": errno.EIO}
@@ -119,8 +118,24 @@ class _System(Structure):
         ("data", c_void_p),
         *(
             (name, c_void_p)
-            for name in "Open Delete Access FullPathname DlOpen DlError DlSym DlClose Randomness Sleep CurrentTime "
-            "GetLastError CurrentTimeInt64 SetSystemCall GetSystemCall NextSystemCall".split()
+            for name in [
+                "Open",
+                "Delete",
+                "Access",
+                "FullPathname",
+                "DlOpen",
+                "DlError",
+                "DlSym",
+                "DlClose",
+                "Randomness",
+                "Sleep",
+                "CurrentTime",
+                "GetLastError",
+                "CurrentTimeInt64",
+                "SetSystemCall",
+                "GetSystemCall",
+                "NextSystemCall",
+            ]
         ),
     ]
 

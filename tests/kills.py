@@ -198,10 +198,16 @@ def digest(stream: Stream) -> dict[str, object]:
     ends = {name: (p.offset, p.lines) for name, p in drive.positions(stream).items() if p.offset}
     sums["read"] = [sum(offset for offset, _ in ends.values()), sum(lines for _, lines in ends.values())]
     shown = stream.core.book.arena["shown"][: len(stream.core.book)]
-    last = [(slot, n) for slot, most in enumerate(shown) for n in range(max(1, most - stream.config.history + 1), most + 1)]
+    last = [
+        (slot, n) for slot, most in enumerate(shown) for n in range(max(1, most - stream.config.history + 1), most + 1)
+    ]
     events = stream.history.read(*(np.array(column, np.int64) for column in zip(*last, strict=True))) if last else None
-    kept = b"" if events is None else b"".join(
-        np.ascontiguousarray(x).tobytes() for x in (events.number, events.time, events.price, events.factor)
+    kept = (
+        b""
+        if events is None
+        else b"".join(
+            np.ascontiguousarray(x).tobytes() for x in (events.number, events.time, events.price, events.factor)
+        )
     )
     sums["ring"] = hashlib.sha256(kept).hexdigest()[:16]
     return sums

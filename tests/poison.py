@@ -45,7 +45,20 @@ MALFORMED = [
 ]
 """Lines that are no tick; some of them nearly are."""
 
-NAMES = ["../S0", "/S0", "S0/../S1", "", "S 0", "S0\x00", "=cmd()", "\u202eS0", "S\U0001f4c8", "S" * 65, ".S0", "\ufeffS0"]
+NAMES = [
+    "../S0",
+    "/S0",
+    "S0/../S1",
+    "",
+    "S 0",
+    "S0\x00",
+    "=cmd()",
+    "\u202eS0",
+    "S\U0001f4c8",
+    "S" * 65,
+    ".S0",
+    "\ufeffS0",
+]
 """Names that no series may have."""
 
 Line = tuple[bytes, str]
@@ -110,7 +123,9 @@ class Story:
         }
 
 
-def story(seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.25, csv: bool = False, leaps: bool = True) -> Story:
+def story(
+    seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.25, csv: bool = False, leaps: bool = True
+) -> Story:
     """Write a story of about `count` lines.
 
     Parameters
@@ -277,7 +292,9 @@ class _Writer:
         if not self.csv:
             outside += [0, -3, 10**300]
             huge = b'{"series":"%s","time":%d,"price":%d}' % (one.name.encode(), self.later(one), 10**60)
-            self.put(self.rng.choice([self.render(one.name, self.later(one), p) for p in outside[:-1]] + [huge]), "domain")
+            self.put(
+                self.rng.choice([self.render(one.name, self.later(one), p) for p in outside[:-1]] + [huge]), "domain"
+            )
             return
         if self.rng.random() < 0.5:
             infinite = self.rng.choice(["nan", "inf", "-inf", "1e999", "NaN"])

@@ -23,7 +23,9 @@ MUTANTS: dict[str, list[Change]] = {
     "outputs are believed by their length": [
         ("outputs", "if start <= self.length and", "if start <= self.length < start + len(data) and")
     ],
-    "positions stay where they were": [("stream", "for b in blocks if b.position is not None}", "for b in blocks[:0] if b.position}")],
+    "positions stay where they were": [
+        ("stream", "for b in blocks if b.position is not None}", "for b in blocks[:0] if b.position}")
+    ],
     "prices that are no numbers reach the model": [("book", "tick & ~finite.all(1)", "tick & False")],
     "prices outside the domain reach the model": [
         ("book", "tick & ((price <= lower) | (price >= upper)).any(1)", "tick & False")
