@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows import data_commands, tuning_commands
+from flows import data_commands, serving_commands, tuning_commands
 from flows.options import (
     AsJson,
     ConfigFile,
@@ -28,6 +28,7 @@ from flows.options import (
     past_of,
     served,
     settled,
+    settled_to_serve,
     store,
 )
 from models.errors import DataError, StatecastError
@@ -229,7 +230,9 @@ def stream(
     out: Annotated[Path | None, typer.Option(help="Forecasts as JSON lines; left out: standard output.")] = None,
     dead_letters: Annotated[
         Path | None,
-        typer.Option(help="Refused lines, with number and reason; left out: dead-letters.jsonl in the data folder."),
+        typer.Option(
+            help="Refused lines, with number and reason; left out: dead-letters.jsonl in the journal or data folder."
+        ),
     ] = None,
     journal: Annotated[
         Path | None, typer.Option(help="Folder of a journal: after a kill the same command goes on, to the same bytes.")
@@ -264,14 +267,15 @@ def stream(
     from pipeline.lines import IntakeConfig
     from pipeline.outputs import FileOutput, PipeOutput
 
-    chosen = settled(config, settings, folder)
+    chosen = settled_to_serve(config, settings, folder)
     chosen.folder.mkdir(parents=True, exist_ok=True)
-    dead_letters = dead_letters or chosen.folder / "dead-letters.jsonl"
+    dead_letters = dead_letters or opening.folder_of(journal, chosen.folder) / "dead-letters.jsonl"
     wanted = opening.Opening(
         lineup=lineup(model, chosen),
         journal=journal,
         out=FileOutput(out) if out else PipeOutput(cast("BinaryIO", sys.stdout.buffer)),
         dead=FileOutput(dead_letters),
+        told=None if journal is None else opening.notes_of(journal),
         history=past_of(chosen) if warm else None,
         watched=None if model else (chosen.folder / "champions", chosen.champion),
         rebase=rebase,
@@ -285,6 +289,10 @@ def stream(
         typer.echo(f"refused lines, with the reason: {dead_letters}", err=True)
     if not (warm or journal):
         typer.echo("the series started cold; --warm carries them on from the price store", err=True)
+
+
+app.command()(serving_commands.serve)
+app.command()(serving_commands.reconcile)
 
 
 @app.command()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.prices import PriceStore
     from pipeline.session import Session
     from pipeline.stream import Past
+    from pipeline.stream_config import ServedConfig
 
 KINDS = (
     "last_value",
@@ -103,12 +104,32 @@ def settled(config: Path | None, settings: list[str] | None, folder: Path | None
         from pipeline import steps  # noqa: F401  the heavy libraries, while something moves on the terminal
         from pipeline.config import Config
         from pipeline.settings import assignments, load
-    # polars puts a handler of its own in front, under which a read that waits for ticks would not be interrupted
-    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
-    overrides = assignments(settings or [])
-    if folder is not None:
-        overrides["folder"] = str(folder)
+    _interruptible()
+    overrides = assignments(settings or []) | ({} if folder is None else {"folder": str(folder)})
     return load(Config, config if config is not None else {}, overrides)
+
+
+def settled_to_serve(config: Path | None, settings: list[str] | None, folder: Path | None) -> ServedConfig:
+    """Read what serving needs of the settings; the libraries that train only where others are set, to check them."""
+    from dataclasses import fields
+
+    from pipeline.settings import assignments, load, read
+    from pipeline.stream_config import ServedConfig
+
+    overrides = assignments(settings or []) | ({} if folder is None else {"folder": str(folder)})
+    named = {name.partition(".")[0] for name in (*overrides, *(read(config) if config is not None else ()))}
+    if named <= {field.name for field in fields(ServedConfig)}:
+        return load(ServedConfig, config if config is not None else {}, overrides)
+    chosen = settled(config, settings, folder)
+    return ServedConfig(folder=chosen.folder, champion=chosen.champion, stream=chosen.stream)
+
+
+def _interruptible() -> None:
+    """Put the handler of Ctrl-C in front again.
+
+    Polars puts one of its own there, under which a read that waits for ticks would not be interrupted.
+    """
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
 
 
 def served(model: Path | None, config: Config) -> Session:
@@ -119,7 +140,7 @@ def served(model: Path | None, config: Config) -> Session:
     return Session.load(model) if model else champions.load(config.folder / "champions", config.champion)
 
 
-def lineup(model: Path | None, config: Config) -> Lineup:
+def lineup(model: Path | None, config: Config | ServedConfig) -> Lineup:
     """Read the model file named, or the champion and its references."""
     from pipeline import champions
     from pipeline.lineup import Lineup, published
@@ -131,10 +152,11 @@ def lineup(model: Path | None, config: Config) -> Lineup:
     return published(folder, champions.current(folder, config.champion))
 
 
-def past_of(config: Config) -> Past:
+def past_of(config: ServedConfig) -> Past:
     """Give the price store as ticks that a new stream takes in first."""
     from pipeline.replay import history
 
+    _interruptible()
     return history(config.folder / "prices", config.stream)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.classify import Classified
     from pipeline.compare import Row
     from pipeline.downstream import Outdated
+    from pipeline.drive import StreamReport
     from pipeline.inspection import Inspection
     from pipeline.judging import Compared
     from pipeline.promotion import Promoted
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from pipeline.scenarios import Outlook
     from pipeline.search import Searched
     from pipeline.steps import Ingested
-    from pipeline.drive import StreamReport
     from pipeline.study.runs import Result
     from pipeline.training import EpochRecord
     from pipeline.verdicts import Comparison, Verdict

@@ -68,9 +68,16 @@ class Arena:
 
     def seat(self, used: int) -> None:
         """Make the rows up to `used` fresh ones where they are not in use yet."""
+        if used <= self.used:
+            return
         for name, column in self.columns.items():
             self._arrays[name][self.used : used] = column.fresh
-        self.used = max(used, self.used)
+        self.used = used
+
+    def clear(self, slot: int) -> None:
+        """Make one row a fresh one."""
+        for name, column in self.columns.items():
+            self._arrays[name][slot] = column.fresh
 
     def arrays(self) -> dict[str, NDArray]:
         """Give the rows in use."""

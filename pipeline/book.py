@@ -102,6 +102,10 @@ class Book:
         """The series in the order of their first event; the place is the slot."""
         return self._names
 
+    def named(self, first: int) -> list[tuple[int, str]]:
+        """Give slot and name of the series from a slot on."""
+        return list(enumerate(self._names[first:], start=first))
+
     def slot(self, name: str) -> int | None:
         """Give the slot of a series, None where it has shown nothing."""
         return self._slot.get(name)
@@ -137,12 +141,13 @@ class Book:
     def order(self, events: Events) -> Rounds:
         """Put events in rounds, each held against the last key of its series."""
         a = self.arena
-        return rounds(events.slot, (events.time, events.sequence), events.price, (a["time"], a["sequence"]), a["price"])
+        last = a["time"], a["sequence"]
+        return rounds(events.slot, (events.time, events.sequence), _shown(events), last, a["price"])
 
     def note(self, events: Events, newest: int) -> None:
         """Keep the last key of each series, and the latest covariates that were all there."""
         a, slot = self.arena, events.slot
-        a["time"][slot], a["sequence"][slot], a["price"][slot] = events.time, events.sequence, events.price
+        a["time"][slot], a["sequence"][slot], a["price"][slot] = events.time, events.sequence, _shown(events)
         shown = events.number > 0
         a["shown"][slot[shown]] = events.number[shown]
         self.newest = newest
@@ -154,10 +159,10 @@ class Book:
         """Count what each series will have shown, event after event in the order of arrival."""
         order = np.argsort(slot, kind="stable")
         ranked = slot[order]
-        first = np.flatnonzero(np.diff(ranked, prepend=-1))
-        place = np.arange(len(slot)) - np.repeat(first, np.diff(np.append(first, len(slot))))
+        place, goes_on = np.arange(len(slot)), np.zeros(len(slot), bool)
+        goes_on[1:] = ranked[1:] == ranked[:-1]
         turn = np.empty(len(slot), np.int64)
-        turn[order] = place
+        turn[order] = place - np.maximum.accumulate(np.where(goes_on, 0, place))
         return self.arena["shown"][slot] + turn + 1
 
     def _filled(self, events: Events) -> Events:
@@ -198,15 +203,15 @@ class Book:
         """Refuse times too far beyond every one before; each that passes moves the bound, which is given back."""
         kept = np.flatnonzero(reason == 0)
         reach = self.rules.future_days * _DAY_US
-        newest = max(self.newest, _cutoff_us(model))
+        cutoff, newest = _cutoff_us(model), self.newest
         if len(kept) == 0:
-            return self.newest
+            return newest
         latest = int(ticks.time[kept].max())
-        if latest <= newest + reach:
-            return max(self.newest, latest)
+        if latest <= max(newest, cutoff) + reach:
+            return max(newest, latest)
         for i in kept.tolist():
             moment = int(ticks.time[i])
-            if moment > newest + reach:
+            if moment > max(newest, cutoff) + reach:
                 reason[i] = Reason.FUTURE
             else:
                 newest = max(newest, moment)
@@ -235,6 +240,12 @@ class Book:
             else:
                 slot[i] = new.setdefault(name, free)
         return slot, new
+
+
+def _shown(events: Events) -> NDArray[np.float64]:
+    """Give what an event shows, by which the same one is known again: its prices, or the factor of an adjustment."""
+    adjusts = ~np.isnan(events.factor)
+    return np.where(adjusts[:, None], events.factor[:, None], events.price) if adjusts.any() else events.price
 
 
 def _cutoff_us(model: Metadata) -> int:

@@ -19,7 +19,7 @@ from pipeline.compare import CompareConfig
 from pipeline.covariates import Due
 from pipeline.fitting import KINDS, MODELS, FitConfig
 from pipeline.ingest import IngestConfig
-from pipeline.stream_config import StreamConfig
+from pipeline.stream_config import ServedConfig, StreamConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.windows import SplitConfig
 
@@ -74,8 +74,8 @@ class Config:
         The stream of ticks.
     """
 
-    folder: Path = Path(".statecast")
-    champion: str = "champion"
+    folder: Path = ServedConfig.folder
+    champion: str = ServedConfig.champion
     models: tuple[str, ...] = MODELS
     leave_out: tuple[str, ...] = ()
     known_at: str | None = None
@@ -90,7 +90,7 @@ class Config:
     backtest: BacktestConfig = BacktestConfig()
     compare: CompareConfig = CompareConfig()
     tracking: TrackingConfig = TrackingConfig()
-    stream: StreamConfig = StreamConfig()
+    stream: StreamConfig = ServedConfig.stream
 
     @property
     def known_at_time(self) -> datetime | None:

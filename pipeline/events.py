@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,19 +82,36 @@ class Events:
         return cls(slot=slot, number=uncounted, refused=unjudged, flags=unjudged, **same)
 
     @classmethod
+    def of_series(cls, slot: int, time: NDArray[np.int64], price: NDArray[np.float64], layout: Layout) -> Events:
+        """Put the prices [a] of one series in events, numbered from 1."""
+        count = len(time)
+        columns: dict[str, Any] = _zeros(count, layout)
+        columns |= {"slot": np.full(count, slot), "time": time, "number": np.arange(1, count + 1)}
+        columns |= {"price": price[:, None], "factor": np.full(count, np.nan)}
+        return cls(**columns)
+
+    @classmethod
+    def blank(cls, slot: int, layout: Layout, key: tuple[int, int], flags: int) -> Events:
+        """Give one event that holds a key (time, sequence) and flags alone."""
+        columns: dict[str, Any] = _zeros(1, layout)
+        columns |= {name: np.array([x]) for name, x in (("slot", slot), ("time", key[0]), ("sequence", key[1]))}
+        columns["flags"] = np.array([flags], np.uint8)
+        return cls(**columns)
+
+    @classmethod
     def joined(cls, parts: Sequence[Events]) -> Events:
         """Put events one after the other."""
         if len(parts) == 1:
             return parts[0]
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
+        return cls(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in _NAMES})
 
     def take(self, index: NDArray | slice) -> Events:
         """Choose events by index or mask."""
-        return Events(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return Events(**{name: getattr(self, name)[index] for name in _NAMES})
 
     def to_bytes(self) -> bytes:
         """Write the columns one after the other."""
-        columns = (self.slot.astype("<u4"), *(getattr(self, f.name) for f in fields(self)[1:]))
+        columns = (self.slot.astype("<u4"), *(getattr(self, name) for name in _NAMES[1:]))
         return b"".join([np.ascontiguousarray(c).tobytes() for c in columns])
 
     @classmethod
@@ -114,6 +132,14 @@ class Events:
             raise ValueError(f"{len(data)} bytes instead of {start} for {count} events")
         columns["slot"] = columns["slot"].astype(np.int64)
         return cls(**columns)
+
+
+_NAMES = tuple(f.name for f in fields(Events))
+
+
+def _zeros(count: int, layout: Layout) -> dict[str, Any]:
+    """Give columns of so many events in which nothing stands."""
+    return {name: np.zeros((count, *shape), kind) for name, (kind, shape) in _forms(layout).items()}
 
 
 def _forms(layout: Layout) -> dict[str, tuple[str, tuple[int, ...]]]:

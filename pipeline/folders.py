@@ -109,7 +109,7 @@ class Folder:
         """List the files that have not been read to their end."""
         names = [named(self.path / name) for name in os.listdir(self.path) if self._matches(name)]
         unread = [name for name in sorted(names) if not self._is_read(name, positions.get(name))]
-        missing = {name for name, p in positions.items() if p.size and not _is_finished(p)}.difference(names)
+        missing = {name for name, p in positions.items() if 0 < p.offset < (p.size or 0)}.difference(names)
         if missing:
             name = min(missing)
             raise DataError(

@@ -5,7 +5,7 @@ Comes in: a batch. Goes out: `Head`, as JSON in the journal. Imported by stream 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pipeline.book import NEVER
@@ -30,14 +30,14 @@ class Head:
         Lines by reason code, of the whole run.
     out_bytes, dead_bytes : int
         Length of the outputs.
+    note_bytes : int
+        Length of the file of notes.
     dropped : int
         Dead letters that were counted and not written.
     model, sha256, version
         Which model serves from this batch on.
     notes : list of dict
         What happened beside the ticks: a swap, a drift, a move to another machine.
-    scores : dict
-        How the forecasts held, see `scoreboard`.
     """
 
     batch: int = 0
@@ -47,17 +47,21 @@ class Head:
     counts: dict[str, int] = field(default_factory=dict)
     out_bytes: int = 0
     dead_bytes: int = 0
+    note_bytes: int = 0
     dropped: int = 0
     model: str = ""
     sha256: str = ""
     version: int = 0
     notes: list[dict[str, Any]] = field(default_factory=list)
-    scores: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> Label:
         """What the forecasts of this batch are marked with."""
         return Label(model=self.model, sha256=self.sha256, version=self.version)
+
+    def following(self) -> Head:
+        """Begin the head of the next batch: nothing has happened in it yet."""
+        return replace(self, batch=self.batch + 1, events=0, notes=[])
 
     def labelled(self, label: Label) -> Head:
         """Let another model serve from here on."""
@@ -65,4 +69,4 @@ class Head:
 
     def to_dict(self) -> dict[str, Any]:
         """Write it for the journal."""
-        return asdict(self)
+        return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -22,7 +22,7 @@ from pipeline.stream_core import Core
 from pipeline.ticks import SENTENCES, Reason, Ticks
 
 _NAMED = 8
-_REFUSED = (Reason.TIME, Reason.NAME, Reason.LATE, Reason.DUPLICATE, Reason.CONFLICT)
+_REFUSED = (Reason.TIME, Reason.FUTURE, Reason.NAME, Reason.LATE, Reason.DUPLICATE, Reason.CONFLICT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """The journal of a stream: one SQLite file in which every micro-batch is one transaction.
 
-    about      format, what ticks hold, where the bits were made
+    about      what ticks hold, where the bits were made, the first batch that is kept
     model      the model that serves and those beside it, whole, by the version under which they were published
     series     slot and name
-    batch      events, forecasts, dead letters, and in its head everything that the batch decided
+    batch      events, forecasts, dead letters, scores, and in its head everything that the batch decided
     page       256 rows of states, each page with the batch as of which it is exact
     position   of each partition of the source, where the next lines begin
     answer     of the latest requests, what they were answered
@@ -28,7 +28,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,9 @@ FORMAT = 1
 
 Durability = Literal["full", "normal", "none"]
 
+ModelRow = tuple[int, int, str, bytes]
+"""Number, version, role and file of a model."""
+
 ANSWERS = 10_000
 """How many answered requests are remembered."""
 
@@ -51,8 +54,8 @@ CREATE TABLE about (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT N
 CREATE TABLE model (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, role TEXT NOT NULL, file BLOB NOT NULL,
     sum INTEGER NOT NULL);
 CREATE TABLE series (slot INTEGER PRIMARY KEY, name TEXT NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL);
-CREATE TABLE batch (id INTEGER PRIMARY KEY, head BLOB NOT NULL, events BLOB NOT NULL, forecasts BLOB NOT NULL,
-    dead BLOB NOT NULL, totals BLOB NOT NULL, sum INTEGER NOT NULL);
+CREATE TABLE batch (id INTEGER PRIMARY KEY AUTOINCREMENT, head BLOB NOT NULL, events BLOB NOT NULL,
+    forecasts BLOB NOT NULL, dead BLOB NOT NULL, scores BLOB NOT NULL, totals BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE page (owner INTEGER NOT NULL, number INTEGER NOT NULL, batch INTEGER NOT NULL, sum INTEGER NOT NULL,
     data BLOB NOT NULL, PRIMARY KEY (owner, number));
 CREATE TABLE position (partition TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL);
@@ -77,13 +80,15 @@ class Batch:
         float64 quantiles of the accepted ticks.
     dead : bytes
         Dead letters as they are written.
+    scores : bytes
+        How the forecasts hold after it, see `live`.
     new : list of (slot, name)
     positions : mapping
         Of the partitions that were read, where the next lines begin.
     answers : mapping of bytes
         By request.
-    pages : list of (owner, number, bytes)
-        States as of this batch.
+    pages : iterable of (owner, number, bytes)
+        States as of this batch; read once.
     totals : dict of int
         Checksums of series, positions and pages by owner, added up, after this batch; the journal sees to them.
     """
@@ -93,10 +98,11 @@ class Batch:
     events: bytes = b""
     forecasts: bytes = b""
     dead: bytes = b""
+    scores: bytes = b""
     new: list[tuple[int, str]] = field(default_factory=list)
     positions: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     answers: Mapping[str, bytes] = field(default_factory=dict)
-    pages: list[tuple[int, int, bytes]] = field(default_factory=list)
+    pages: Iterable[tuple[int, int, bytes]] = ()
     totals: dict[str, int] = field(default_factory=dict)
 
 
@@ -147,15 +153,15 @@ class Journal:
             if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
                 raise IntegrityError(f"journal {self.path}: damaged ({found}). Restore it from a backup")
             self.fresh = not self._db.execute("SELECT count(*) FROM about").fetchone()[0]
-            self._totals = self._added_up()
+            self._totals: Counter[str] = self._added_up()
         if not self.fresh:
             self._check_totals()
 
-    def _added_up(self) -> dict[str, int]:
+    def _added_up(self) -> Counter[str]:
         """Add up the checksums of series, positions and the pages of each owner."""
         each = {table: f"SELECT '{table}', sum(sum) FROM {table}" for table in ("series", "position")}  # noqa: S608
         each["page"] = "SELECT 'page ' || owner, sum(sum) FROM page GROUP BY owner"
-        return {name: total for query in each.values() for name, total in self._db.execute(query) if total}
+        return Counter({name: total for query in each.values() for name, total in self._db.execute(query) if total})
 
     def _check_totals(self) -> None:
         """Refuse tables that are not those of the last batch; owners that were dropped since are not missed."""
@@ -167,17 +173,16 @@ class Journal:
                     f"journal {self.path}: its tables are of different moments ({name}). Restore it from a backup"
                 )
 
-    def begin(self, about: Mapping[str, Any], models: Iterable[tuple[int, int, str, bytes]], batch: Batch) -> None:
+    def begin(self, about: Mapping[str, Any], models: Iterable[ModelRow], batch: Batch) -> None:
         """Lay down what a new journal is about, its models (id, version, role, file) and its first batch, at once."""
-        batch = self._totalled(batch)
         with self._integrity(), self._transaction():
-            self._put_about(about)
+            self._put_about({**about, "first": batch.id})
             self._put_models(models)
-            self._put(batch)
-        self._totals = batch.totals
+            totals = self._put(batch)
+        self._totals = totals
         self.fresh = False
 
-    def commit(self, batch: Batch, models: Iterable[tuple[int, int, str, bytes]] = ()) -> None:
+    def commit(self, batch: Batch, models: Iterable[ModelRow] = ()) -> None:
         """Bring a batch to disk: all of it or nothing.
 
         Raises
@@ -185,12 +190,10 @@ class Journal:
         DataError
             The disk is full or fails. The process must end: what the system made of the write is not known.
         """
-        with self._writing(f"batch {batch.id}"):
-            batch = self._totalled(batch)
-            with self._transaction():
-                self._put_models(models)
-                self._put(batch)
-        self._totals = batch.totals
+        with self._writing(f"batch {batch.id}"), self._transaction():
+            self._put_models(models)
+            totals = self._put(batch)
+        self._totals = totals
 
     def rebase(self, about: Mapping[str, Any]) -> None:
         """Note that the bits are made elsewhere from now on."""
@@ -212,6 +215,11 @@ class Journal:
             for owner, of, role, file in self._rows("model", "id, version, role, file", "ORDER BY id")
             if of == version
         }
+
+    def next_owner(self) -> int:
+        """Give the number of the next model."""
+        with self._integrity():
+            return self._db.execute("SELECT coalesce(max(id), 0) + 1 FROM model").fetchone()[0]
 
     def series(self) -> list[tuple[str, int]]:
         """Give names by slot, and the batch in which each appeared."""
@@ -243,23 +251,28 @@ class Journal:
 
     def span(self) -> tuple[int, int]:
         """Give the first and last batch that are kept; (1, 0) where there are none."""
+        if self.fresh:
+            return 1, 0
         with self._integrity():
-            first, last, count = self._db.execute("SELECT min(id), max(id), count(*) FROM batch").fetchone()
-        if count and count != last - first + 1:
+            found = self._db.execute("SELECT min(id), max(id), count(*) FROM batch").fetchone()
+            written = self._db.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()[0]
+        first, last = self.about("first"), written or 0
+        if found != (first, last, last - first + 1):
             raise IntegrityError(f"journal {self.path}: batches are missing. Restore it from a backup")
-        return (first, last) if count else (1, 0)
+        return first, last
 
     def batches(self, after: int) -> Iterator[Batch]:
         """Give the batches after one, ascending; without what stands in other tables."""
-        columns = "id, head, events, forecasts, dead, totals"
-        for number, head, *parts, totals in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
-            events, forecasts, dead = parts
+        columns = "id, head, events, forecasts, dead, scores, totals"
+        for number, head, *blobs, totals in self._rows("batch", columns, f"WHERE id > {after:d} ORDER BY id"):
+            events, forecasts, dead, scores = blobs
             yield Batch(
                 id=number,
                 head=orjson.loads(head),
                 events=events,
                 forecasts=forecasts,
                 dead=dead,
+                scores=scores,
                 totals=orjson.loads(totals),
             )
 
@@ -287,6 +300,7 @@ class Journal:
         kept = ",".join(str(int(owner)) for owner in owners)
         with self._writing("what is not needed any more"), self._transaction():
             self._db.execute("DELETE FROM batch WHERE id < ?", (before,))
+            self._put_about({"first": max(before, 1)})
             self._db.execute(f"DELETE FROM page WHERE owner NOT IN ({kept})")  # noqa: S608  whole numbers
             self._db.execute(f"DELETE FROM model WHERE id NOT IN ({kept})")  # noqa: S608
             oldest = "SELECT batch FROM answer ORDER BY batch DESC LIMIT 1 OFFSET ?"
@@ -297,52 +311,40 @@ class Journal:
         self._db.close()
         os.close(self._lock)
 
-    def _totalled(self, batch: Batch) -> Batch:
-        """Add up the checksums as they will be with a batch."""
-        totals = Counter(self._totals)
-        totals["series"] += sum(_sum(slot, name, batch.id) for slot, name in batch.new)
-        for partition, position in batch.positions.items():
-            totals["position"] += _sum(partition, orjson.dumps(position)) - self._kept(
-                "SELECT sum FROM position WHERE partition = ?", partition
-            )
-        for owner, number, data in batch.pages:
-            totals[f"page {owner}"] += _sum(owner, number, batch.id, data) - self._kept(
-                "SELECT sum FROM page WHERE owner = ? AND number = ?", owner, number
-            )
-        return replace(batch, totals=dict(totals))
-
-    def _kept(self, query: str, *key: int | str) -> int:
-        row = self._db.execute(query, key).fetchone()
-        return 0 if row is None else row[0]
-
-    def _put(self, batch: Batch) -> None:
-        write = self._db.execute
-        row = (
-            batch.id,
-            orjson.dumps(batch.head),
-            batch.events,
-            batch.forecasts,
-            batch.dead,
-            orjson.dumps(batch.totals),
-        )
-        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
+    def _put(self, batch: Batch) -> Counter[str]:
+        """Write all of a batch, its own row last; gives the totals with it."""
+        write, totals = self._db.execute, Counter(self._totals)
         for slot, name in batch.new:
-            write("INSERT INTO series VALUES (?, ?, ?, ?)", (slot, name, batch.id, _sum(slot, name, batch.id)))
+            total = _sum(slot, name, batch.id)
+            totals["series"] += total
+            write("INSERT INTO series VALUES (?, ?, ?, ?)", (slot, name, batch.id, total))
         for partition, position in batch.positions.items():
             value = orjson.dumps(position)
-            write("REPLACE INTO position VALUES (?, ?, ?)", (partition, value, _sum(partition, value)))
+            total = _sum(partition, value)
+            totals["position"] += total - self._kept("SELECT sum FROM position WHERE partition = ?", partition)
+            write("REPLACE INTO position VALUES (?, ?, ?)", (partition, value, total))
         for request, value in batch.answers.items():
             write("INSERT INTO answer VALUES (?, ?, ?, ?)", (request, batch.id, value, _sum(request, batch.id, value)))
         for owner, number, data in batch.pages:
             total = _sum(owner, number, batch.id, data)
+            before = self._kept("SELECT sum FROM page WHERE owner = ? AND number = ?", owner, number)
+            totals[f"page {owner}"] += total - before
             write("REPLACE INTO page VALUES (?, ?, ?, ?, ?)", (owner, number, batch.id, total, data))
+        blobs = (batch.events, batch.forecasts, batch.dead, batch.scores, orjson.dumps(totals))
+        row = (batch.id, orjson.dumps(batch.head), *blobs)
+        write("INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, _sum(*row)))
+        return totals
+
+    def _kept(self, query: str, *key: int | str) -> int:
+        row = self._db.execute(query, key).fetchone()
+        return 0 if row is None else row[0]
 
     def _put_about(self, about: Mapping[str, Any]) -> None:
         for key, value in about.items():
             text = orjson.dumps(value)
             self._db.execute("REPLACE INTO about VALUES (?, ?, ?)", (key, text, _sum(key, text)))
 
-    def _put_models(self, models: Iterable[tuple[int, int, str, bytes]]) -> None:
+    def _put_models(self, models: Iterable[ModelRow]) -> None:
         for row in models:
             self._db.execute("INSERT INTO model VALUES (?, ?, ?, ?, ?)", (*row, _sum(*row)))
 

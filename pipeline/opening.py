@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import IntegrityError
+from models.errors import ConfigError, IntegrityError
 from pipeline.journal import Journal
 from pipeline.lineup import Lineup
 from pipeline.outputs import FileOutput, Sink
 from pipeline.stream import Past, Stream
 from pipeline.stream_config import StreamConfig
+from pipeline.swap import Swap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +25,12 @@ class Opening:
 
     Attributes
     ----------
-    lineup : Lineup
+    lineup : Lineup, optional
         Models of a new stream; a journal goes on with its own.
     journal : Path, optional
         Its folder; left out, nothing survives the process and files are begun anew.
-    out, dead : Sink, optional
+    out, dead, told : Sink, optional
+        Forecasts, dead letters, and what happened beside the ticks.
     history : callable, optional
         What a new stream takes in first.
     watched : (folder, name), optional
@@ -36,13 +38,33 @@ class Opening:
     rebase : bool
     """
 
-    lineup: Lineup
+    lineup: Lineup | None = None
     journal: Path | None = None
     out: Sink | None = None
     dead: Sink | None = None
+    told: Sink | None = None
     history: Past | None = None
     watched: tuple[Path, str] | None = None
     rebase: bool = False
+
+
+NOTES = "notes.jsonl"
+"""File in the folder of a journal: swaps, drifts and what else happened beside the ticks, a JSON line each."""
+
+
+def folder_of(journal: Path | None, otherwise: Path) -> Path:
+    """Give the folder of a journal, or another one where there is none; it is made where it is missing."""
+    folder = journal or otherwise
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"folder {folder}: cannot be made ({error.strerror}). Name another one") from error
+    return folder
+
+
+def notes_of(journal: Path) -> FileOutput:
+    """Open the file of notes in the folder of a journal."""
+    return FileOutput(folder_of(journal, journal) / NOTES)
 
 
 @contextmanager
@@ -66,7 +88,7 @@ def open_stream(opening: Opening, config: StreamConfig) -> Stream:
     journal = None if opening.journal is None else Journal(opening.journal, config.durability)
     try:
         if journal is None:
-            for sink in (opening.out, opening.dead):
+            for sink in (opening.out, opening.dead, opening.told):
                 if isinstance(sink, FileOutput):
                     sink.recover(0, ())
         stream = Stream(
@@ -75,10 +97,13 @@ def open_stream(opening: Opening, config: StreamConfig) -> Stream:
             journal=journal,
             out=opening.out,
             dead=opening.dead,
+            told=opening.told,
             history=opening.history,
             rebase=opening.rebase,
         )
-        if opening.watched is None and stream.lineup.sha256 != opening.lineup.sha256:
+        if opening.watched is not None:
+            stream.swap = Swap(*opening.watched, stream)
+        elif opening.lineup is not None and stream.lineup.sha256 != opening.lineup.sha256:
             raise IntegrityError(
                 f"journal {opening.journal}: its states belong to the model {stream.lineup.sha256}, but "
                 f"{opening.lineup.sha256} was named. Go on with the first, begin a new journal, or publish the second "

@@ -38,6 +38,13 @@ class Pages:
         """The first batch that is not in every page on disk; None where all are there."""
         return next(iter(self._since.values()), None)
 
+    def fresh(self, slot: NDArray[np.int64]) -> list[tuple[int, int, bytes]]:
+        """Give the pages of these rows to write, and count them as written."""
+        numbers = np.unique(slot // PAGE).tolist()
+        for number in numbers:
+            self._since.pop(number, None)
+        return [(self.owner, number, self.arena.page(number)) for number in numbers]
+
     def take(self, count: int) -> list[tuple[int, int, bytes]]:
         """Give pages to write, (owner, number, bytes), and count them as written."""
         numbers = [number for number, _ in zip(self._since, range(count), strict=False)]

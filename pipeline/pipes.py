@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from models.errors import DataError
 from pipeline.files import CHUNK, named, opened, reading
 from pipeline.lines import Block, Cutter, IntakeConfig, Past, Position, Stop, unstopped
 
@@ -44,17 +45,23 @@ class Pipe:
         self._stop = stop
         self._name = "standard input" if source == 0 else str(source)
         self._given = False
+        self._broken_off = False
 
     def on_assign(self, positions: Mapping[str, Position]) -> list[str] | None:  # noqa: ARG002  there is one only
         """Give "-" or the name of the FIFO, once."""
+        if self._broken_off:
+            raise DataError(
+                f"ticks {self._name}: its reading was broken off, and what had left the pipe cannot be read again. "
+                "Start the run again; when the input begins again too, say that it repeats"
+            )
         if self._given or self._stop():
             return None
         self._given = True
         return [named(self.source) if isinstance(self.source, Path) else "-"]
 
     def on_revoke(self, partitions: Sequence[str]) -> None:  # noqa: ARG002  there is one only
-        """Let the pipe be read on: as input that is new, or that begins again."""
-        self._given = False
+        """Refuse to be read again: lines may have left the pipe that were not given."""
+        self._broken_off = True
 
     def read(self, partition: str, position: Position | None) -> Generator[Block, None, None]:
         """Give the lines as they come, until all writers have closed the pipe; see `Source`.

@@ -20,6 +20,9 @@ from pipeline.judging import INCUMBENT
 from pipeline.steps import iso, load, load_model, read_json, serving_path, sha256_of
 from pipeline.tracking import Tracker
 
+AUTOREGRESSIONS = ("ar_t", "ar")
+"""Models that serve beside a champion as its autoregression, the first that was compared."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Promoted:
@@ -58,7 +61,8 @@ def promote(config: Config, name: str | None = None) -> Promoted:
     exported = config.folder / "exports" / f"{chosen}.onnx"
     export_model(config, chosen, exported)
     _register(config, chosen, decision, exported, runs)
-    published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason})
+    beside = _references(config, chosen, comparison["models"])
+    published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason}, beside=beside)
     return _promoted(folder, published, changed=True, reason=reason)
 
 
@@ -89,6 +93,17 @@ def _check_judged(config: Config, name: str, judged: dict[str, str]) -> None:
             f"promote: {name} was trained again or refitted after the comparison. Run `statecast backtest {name}` and "
             "`statecast compare` first"
         )
+
+
+def _references(config: Config, chosen: str, judged: dict[str, str]) -> dict[str, Path]:
+    """Export what the champion is held against while it serves: the last value, and the autoregression."""
+    autoregression = next((name for name in AUTOREGRESSIONS if name in judged), None)
+    names = [name for name in (config.compare.last_value, autoregression) if name not in (None, chosen)]
+    files = {name: config.folder / "exports" / f"{name}.onnx" for name in names if name is not None}
+    for name, path in files.items():
+        _check_judged(config, name, judged)
+        export_model(config, name, path)
+    return files
 
 
 def _register(config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import IntegrityError
+from models.errors import ConfigError, IntegrityError
 from pipeline.arena import PAGE, Arena
 from pipeline.book import NEVER
 from pipeline.events import Events
@@ -24,7 +24,7 @@ from pipeline.head import Head
 from pipeline.history import History
 from pipeline.journal import Batch, Journal
 from pipeline.lineup import SERVING
-from pipeline.rendering import forecasts
+from pipeline.rendering import forecasts, notes
 from pipeline.states import States
 from pipeline.stream_core import Core
 
@@ -79,11 +79,18 @@ def recover(journal: Journal, core: Core, history: History, owners: dict[str, in
     ------
     IntegrityError
         Rows are damaged or missing, or the states do not give the forecasts that were journaled.
+    ConfigError
+        The journal carries more series than there is room for.
     """
     first, last = journal.span()
     if last == 0:
         raise IntegrityError(f"journal {journal.path}: it holds no batch. Restore it from a backup")
     series = journal.series()
+    if len(series) > core.book.max_series:
+        raise ConfigError(
+            f"stream.max_series is {core.book.max_series}, but journal {journal.path} carries {len(series)} series. "
+            "Set it to that or more"
+        )
     core.book.add(name for name, _ in series)
     states = {owners[SERVING]: core.serving} | {owners[name]: s for name, s in core.beside.items()}
     for one in states.values():
@@ -93,7 +100,7 @@ def recover(journal: Journal, core: Core, history: History, owners: dict[str, in
     for owner, arena in [(BOOK, core.book.arena), *((o, s.arena) for o, s in states.items())]:
         _load(journal, owner, arena, as_of[owner])
         _check_seen(journal, series, as_of[owner], first)
-    redo = _Redo(core, history, states, as_of, owners[SERVING])
+    redo = _Redo(core, history, states, as_of, owners[SERVING], Head(**journal.last().head).version)
     head = Head()
     for kept in journal.batches(first - 1):
         head = Head(**kept.head)
@@ -111,16 +118,19 @@ def recover(journal: Journal, core: Core, history: History, owners: dict[str, in
     return Recovered(head=head, stepped=redo.stepped, difference=redo.difference, dirty=redo.dirty)
 
 
-def missing_output(journal: Journal, core: Core, *, dead: bool) -> Iterator[tuple[int, bytes]]:
-    """Give what the journal holds of an output, (start, bytes) for each batch, ascending."""
+def kept_output(journal: Journal, core: Core, which: str) -> Iterator[tuple[int, bytes]]:
+    """Give what the journal holds of an output (out, dead or note), (start, bytes) for each batch, ascending."""
     for batch in journal.batches(0):
         head = Head(**batch.head)
-        if dead:
-            yield head.dead_bytes - len(batch.dead), batch.dead
-            continue
-        events = Events.from_bytes(batch.events, head.events, core.layout)
-        data = b"".join(forecasts(core.book.names, events.take(events.accepted), _quantile(batch, events), head.label))
-        yield head.out_bytes - len(data), data
+        if which == "dead":
+            data = batch.dead
+        elif which == "note":
+            data = notes(head.notes)
+        else:
+            events = Events.from_bytes(batch.events, head.events, core.layout)
+            rows = events.take(events.accepted)
+            data = b"".join(forecasts(core.book.names, rows, _quantile(batch, events), head.label))
+        yield getattr(head, f"{which}_bytes") - len(data), data
 
 
 def _quantile(batch: Batch, events: Events) -> NDArray[np.float64]:
@@ -143,9 +153,9 @@ def _load(journal: Journal, owner: int, arena: Arena, as_of: NDArray[np.int64]) 
 
 
 def _check_seen(journal: Journal, series: list[tuple[str, int]], as_of: NDArray[np.int64], first: int) -> None:
-    """Refuse a journal that lacks the page of a series whose first batches are gone."""
+    """Refuse a journal that lacks the page of a series whose first batches are gone, or that began warm."""
     begun = np.array([batch for _, batch in series], np.int64)
-    lost = np.flatnonzero((begun < first) & (as_of[np.arange(len(begun)) // PAGE] == 0))
+    lost = np.flatnonzero((begun < max(first, GREETING + 1)) & (as_of[np.arange(len(begun)) // PAGE] == 0))
     if len(lost):
         raise IntegrityError(
             f"journal {journal.path}: the states of series {series[int(lost[0])][0]} are missing. Restore a backup"
@@ -156,12 +166,18 @@ class _Redo:
     """Steps what is newer than the pages, some thousand events at a time."""
 
     def __init__(
-        self, core: Core, history: History, states: dict[int, States], as_of: dict[int, NDArray[np.int64]], serving: int
+        self,
+        core: Core,
+        history: History,
+        states: dict[int, States],
+        as_of: dict[int, NDArray[np.int64]],
+        serving: int,
+        version: int,
     ) -> None:
         self.core, self.history, self.states, self.as_of, self.serving = core, history, states, as_of, serving
         self.stepped, self.difference = 0, 0.0
         self.dirty: dict[int, dict[int, int]] = {owner: {} for owner in as_of}
-        self._sha256 = states[serving].session.sha256[:12]
+        self._version = version
         self._waiting: list[tuple[Events, NDArray[np.int64], NDArray[np.float64]]] = []
         self._newest = NEVER
 
@@ -171,7 +187,7 @@ class _Redo:
         if len(events) == 0:
             return
         journaled = np.full((len(events), *self.core.serving.arena.columns["quantile"].shape), np.nan)
-        if head.sha256 == self._sha256:
+        if head.version == self._version:
             journaled[events.accepted] = _quantile(batch, events)
         self._waiting.append((events, np.full(len(events), batch.id), journaled))
         if sum(len(e) for e, _, _ in self._waiting) >= TOGETHER:

@@ -13,8 +13,9 @@ Comes in: events and quantiles. Goes out: bytes. Knows numpy and orjson; importe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import orjson
@@ -61,29 +62,38 @@ def forecasts(names: Sequence[str], events: Events, quantile: NDArray[np.float64
     if len(events) == 0:
         return []
     quantile = quantile[:, :, 0] if quantile.shape[2] == 1 else quantile
-    made = orjson.dumps({"model": label.model, "sha256": label.sha256, "version": label.version})[1:-1]
-    marks = [_MARKS[flags] for flags in events.flags.tolist()]
-    origin = np.datetime_as_string(events.time.astype("datetime64[us]"), timezone="UTC").tolist()
+    made = orjson.dumps({"model": label.model, "sha256": label.sha256, "version": label.version})[1:-1].decode()
+    depth = quantile.ndim - 2
+    before = f',{made},"median":{"[" * depth}'
+    between = f'{"]" * depth},"quantiles":{"[" * (depth + 1)}'
+    after = "]" * (depth + 1)
     columns = (
         [names[i] for i in events.slot.tolist()],  # names of series hold nothing that JSON would escape
-        origin,
+        _times(events.time),
         events.sequence.tolist(),
-        _texts(quantile[..., MEDIAN]),
-        _texts(quantile),
-        marks,
+        _rows(quantile[..., MEDIAN]),
+        _rows(quantile),
+        [_MARKS[flags] for flags in events.flags.tolist()],
     )
-    line = '{"series":"%s","origin_time":"%s","sequence":%d,' + made.decode().replace("%", "%%")
-    line += ',"median":%s,"quantiles":%s%s}\n'
-    return [(line % row).encode() for row in zip(*columns, strict=True)]
+    return [
+        f'{{"series":"{name}","origin_time":"{time}","sequence":{sequence}'
+        f"{before}{median}{between}{quantiles}{after}{mark}}}\n".encode()
+        for name, time, sequence, median, quantiles, mark in zip(*columns, strict=True)
+    ]
 
 
-def _texts(x: NDArray[np.float64]) -> list[str]:
-    """Write each row of an array as JSON: all at once, and cut where rows meet."""
+def _rows(x: NDArray[np.float64]) -> list[str]:
+    """Write each row of an array as JSON without its outer brackets: all at once, and cut where rows meet."""
     depth = x.ndim - 1
     whole = orjson.dumps(np.ascontiguousarray(x), option=orjson.OPT_SERIALIZE_NUMPY).decode()
-    opening, closing = "[" * depth, "]" * depth
-    rows = whole[depth + 1 : -depth - 1].split(f"{closing},{opening}")
-    return [f"{opening}{row}{closing}" for row in rows]
+    return whole[depth + 1 : -depth - 1].split("]" * depth + "," + "[" * depth)
+
+
+def _times(time: NDArray[np.int64]) -> list[str]:
+    """Write times with six digits of the second, which orjson leaves out where all are zero."""
+    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+    texts = orjson.dumps(time.astype("datetime64[us]"), option=option).decode()[2:-2].split('","')
+    return [text if "." in text else f"{text[:-1]}.000000Z" for text in texts]
 
 
 def dead_letters(first: int, lines: Sequence[bytes], reason: NDArray[np.uint8]) -> list[bytes]:
@@ -95,3 +105,8 @@ def dead_letters(first: int, lines: Sequence[bytes], reason: NDArray[np.uint8]) 
         letter = {"line": first + i + 1, "reason": why.code, "sentence": SENTENCES[why], "text": text}
         letters.append(orjson.dumps(letter, option=orjson.OPT_APPEND_NEWLINE))
     return letters
+
+
+def notes(told: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write what happened beside the ticks, a line each."""
+    return b"".join([orjson.dumps(note, option=orjson.OPT_APPEND_NEWLINE) for note in told])

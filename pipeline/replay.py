@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from models.errors import DataError
 from models.observation import LEVELS
@@ -110,6 +112,12 @@ def history(prices: Path, config: StreamConfig) -> Past:
     return past
 
 
+def restated(store: PriceStore, series: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Give the prices of a series as they are known now: times in microseconds since 1970, ascending, and prices."""
+    rows = store.read(series).drop_nulls("price").sort("time")
+    return rows["time"].to_physical().to_numpy(), rows["price"].to_numpy()
+
+
 def _blocks(lines: bytes, config: StreamConfig) -> Iterator[Block]:
     """Cut lines into blocks as a source does."""
     return cut(lines, "store", IntakeConfig(batch=config.batch, max_line_bytes=config.max_line_bytes))
@@ -127,7 +135,9 @@ def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> bytes:
     ]
     ordered = pl.concat(named).sort("time", "series_id", "copy").slice(0, ticks)
     out = io.BytesIO()
-    ordered.select(pl.col("series_id").alias("series"), pl.col("time").to_physical(), "price").write_ndjson(out)
+    # as text: whole microseconds around 1970 would be taken for another unit
+    moment = pl.col("time").dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    ordered.select(pl.col("series_id").alias("series"), moment, "price").write_ndjson(out)
     return out.getvalue()
 
 

@@ -66,6 +66,8 @@ def rounds(
     The last event of a series opens its lane, and the lanes are laid end to end. A running maximum of (lane, key) along
     them gives at each place the event that is the newest so far.
     """
+    if (once := _one_round(slot, key, last_key)) is not None:
+        return once
     series, lane = np.unique(slot, return_inverse=True)
     known = len(series)
     lane = np.concatenate((np.arange(known), lane))
@@ -94,6 +96,17 @@ def rounds(
         slot=series[busiest[: np.count_nonzero(count)]],
         width=np.bincount(turn[taken])[1:],
     )
+
+
+def _one_round(slot: Ints, key: tuple[Ints, Ints], last_key: tuple[Ints, Ints]) -> Rounds | None:
+    """Give what the lanes would come to where each series has one event and all are newer, None elsewhere."""
+    order = np.argsort(slot, kind="stable")
+    series = slot[order]
+    (time, sequence), (last_time, last_sequence) = key, (last[slot] for last in last_key)
+    newer = (time > last_time) | ((time == last_time) & (sequence > last_sequence))
+    if not newer.all() or (series[1:] == series[:-1]).any():
+        return None
+    return Rounds(reason=np.zeros(len(slot), np.uint8), event=order, slot=series, width=np.array([len(slot)]))
 
 
 def _verdict(

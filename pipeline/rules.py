@@ -43,7 +43,7 @@ class RuleConfig:
     future_days: int = 3653
     grid: Literal["reject", "accept"] = "reject"
     jump: Literal["hold", "accept", "reject"] = "hold"
-    jump_scales: float = 100.0
+    jump_scales: float = 50.0
     covariates: Literal["reject", "last", "hold"] = "reject"
 
     def __post_init__(self) -> None:

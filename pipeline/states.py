@@ -49,8 +49,9 @@ class Walked:
     loc, scale : float32 [a, S, M]
     count : int64 [a]
         Ticks that the series has shown up to and with this one.
-    before : tuple of float64 [a, M, Q], float32 [a, M], float32 [a, M]
-        Quantiles, location and scale of the forecast that this event is the outcome of; NaN at the first tick.
+    before : tuple of float64 [a, M, Q], float32 [a, M], float32 [a, M], float64 [a, M]
+        Quantiles, location and scale of the forecast that this event is the outcome of, and the price from which it was
+        made; NaN at the first tick.
     row : int64 [a]
         Row of the per-series parameters.
     """
@@ -60,7 +61,7 @@ class Walked:
     loc: NDArray[np.float32]
     scale: NDArray[np.float32]
     count: NDArray[np.int64]
-    before: tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]
+    before: tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]
     row: NDArray[np.int64]
 
 
@@ -91,6 +92,7 @@ class States:
                 "accepted": Column(dtype="int64", fresh=NEVER),
                 "count": Column(dtype="int64"),
                 "held": Column(dtype="float64", fresh=np.nan),
+                "price": Column(dtype="float64", shape=(m.block,), fresh=np.nan),
                 "quantile": Column(dtype="float64", shape=(m.horizon, m.block, len(LEVELS)), fresh=np.nan),
                 "loc": Column(dtype="float32", shape=(m.block,), fresh=np.nan),
                 "scale": Column(dtype="float32", shape=(m.block,), fresh=np.nan),
@@ -101,11 +103,15 @@ class States:
         self._state = [s.name for s in m.state]
         self._priced = [f"state.{s.name}" for s in m.state if s.unit == "price"]
 
-    def seat(self, names: list[str]) -> None:
-        """Give rows to new series, the next ones."""
-        used = self.arena.used
-        self.arena.seat(used + len(names))
-        self.arena["row"][used : used + len(names)] = self.session.rows(names)
+    def seat(self, names: list[str], first: int = 0) -> None:
+        """Give rows to series: the first of them gets the row of slot `first`."""
+        self.arena.seat(first + len(names))
+        self.arena["row"][first : first + len(names)] = self.session.rows(names)
+
+    def renew(self, slot: int, name: str) -> None:
+        """Let a series begin again."""
+        self.arena.clear(slot)
+        self.arena["row"][slot] = self.session.rows([name])[0]
 
     def walk(self, events: Events, plan: Rounds, rules: RuleConfig | None = None) -> tuple[Walked, dict[str, NDArray]]:
         """Take the rounds one after the other. Nothing is changed: `keep` stores the rows that come back.
@@ -142,11 +148,11 @@ class States:
         """Take in one event of each of the first series of `rows`, which move on in place."""
         width = len(events)
         now = {name: x[:width] for name, x in rows.items()}
-        before = now["quantile"][:, 0].copy(), now["loc"].copy(), now["scale"].copy()
         refused = events.refused if rules is None else self._judge(events, now, rules)
         adjusted = ~np.isnan(events.factor)
         if adjusted.any():
             self._adjust(now, adjusted & (refused == 0), events.factor)
+        before = now["quantile"][:, 0].copy(), now["loc"].copy(), now["scale"].copy(), now["price"].copy()
         taken = (refused == 0) & ~adjusted
         forecast = self._step(events, taken, rows)
         shown = refused == 0
@@ -155,12 +161,12 @@ class States:
             ("loc", forecast.loc[:, 0]),
             ("scale", forecast.scale[:, 0]),
         ):
-            now[name][shown] = given[:width][shown]
-        now["accepted"][taken] = events.time[taken]
-        now["count"][taken] += 1
-        now["held"][taken] = np.nan
-        jumps = refused == Reason.JUMP
-        now["held"][jumps] = events.price[jumps, 0]
+            np.copyto(now[name], given[:width], where=_along(shown, given))
+        np.copyto(now["accepted"], events.time, where=taken)
+        now["count"] += taken
+        np.copyto(now["price"], events.price, where=taken[:, None])
+        np.copyto(now["held"], np.nan, where=taken)
+        np.copyto(now["held"], events.price[:, 0], where=refused == Reason.JUMP)
         return Walked(
             refused=refused,
             quantile=forecast.quantile[:width],
@@ -221,10 +227,9 @@ class States:
 
     def _adjust(self, now: dict[str, NDArray], which: NDArray[np.bool_], factor: NDArray[np.float64]) -> None:
         """Multiply all that is carried in units of the price."""
-        for name in (*self._priced, "held"):
+        for name in (*self._priced, "held", "price"):
             x = now[name]
-            around = (-1,) + (1,) * (x.ndim - 1)
-            x[which] = (x[which] * factor[which].reshape(around)).astype(x.dtype)
+            x[which] = (x[which] * _along(factor[which], x)).astype(x.dtype)
 
     def _elapsed(self, gap: NDArray[np.int64]) -> NDArray[np.float32]:
         """Turn gaps in microseconds into bars; 1 at the first tick of a series."""
@@ -241,6 +246,8 @@ def _columns(
     *around: int,
 ) -> NDArray[np.float32]:
     """Lay covariates out for the model, [B, ..., names]: each of the calendar, or as it came with the tick."""
+    if not names:
+        return np.empty((len(moment), *around, 0), np.float32)
     if not any(name in given_names for name in names):
         return of_calendar(names, moment)
     columns = np.zeros((len(moment), *around, len(names)), np.float32)
@@ -250,6 +257,11 @@ def _columns(
         else:
             columns[..., k] = of_calendar((name,), moment)[..., 0]
     return columns
+
+
+def _along(x: NDArray, rows: NDArray) -> NDArray:
+    """Give values [B] axes of length 1, to go with rows [B, ...]."""
+    return x.reshape(-1, *[1] * (rows.ndim - 1))
 
 
 def _filled(x: NDArray, length: int, blank: float) -> NDArray:
@@ -269,8 +281,8 @@ def _joined(pieces: list[Walked], arrival: NDArray[np.int64]) -> Walked:
         name: whole([getattr(p, name) for p in pieces])
         for name in ("refused", "quantile", "loc", "scale", "count", "row")
     }
-    quantile, loc, scale = (whole([p.before[k] for p in pieces]) for k in range(3))
-    return Walked(**single, before=(quantile, loc, scale))
+    quantile, loc, scale, price = (whole([p.before[k] for p in pieces]) for k in range(4))
+    return Walked(**single, before=(quantile, loc, scale, price))
 
 
 def check_servable(m: Metadata, layout: Layout) -> None:

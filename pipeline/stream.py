@@ -13,29 +13,33 @@ and the command line.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from models.errors import ConfigError, IntegrityError, ModelError
-from pipeline.arena import PAGE
+from pipeline.answers import Answer, answers, other_lines
+from pipeline.book import NEVER
+from pipeline.events import WARMING, Events
 from pipeline.fingerprint import fingerprint
 from pipeline.head import Head
 from pipeline.history import History
-from pipeline.journal import Batch, Journal
-from pipeline.lines import Block
+from pipeline.journal import Batch, Journal, ModelRow
+from pipeline.ledger import Ledger
+from pipeline.lines import SPAN, Block
 from pipeline.lineup import SERVING, Lineup
-from pipeline.outputs import FileOutput, Sink
+from pipeline.live import Live
+from pipeline.outputs import Sink
 from pipeline.pages import Pages
-from pipeline.recovery import BOOK, GREETING, missing_output, recover
-from pipeline.rendering import Label, dead_letters, forecasts
+from pipeline.recovery import BOOK, GREETING, recover
+from pipeline.rendering import Label, dead_letters, forecasts, notes
+from pipeline.shadow import Shadow
+from pipeline.states import States
 from pipeline.stream_config import StreamConfig
 from pipeline.stream_core import Applied, Core
 from pipeline.ticks import Layout, Parser, Reason, Ticks, parser
@@ -43,47 +47,21 @@ from pipeline.ticks import Layout, Parser, Reason, Ticks, parser
 Past = Callable[[Layout], Iterable[Ticks]]
 """Gives ticks to begin with."""
 
+
+class Tended(Protocol):
+    """Work beside the ticks, done a slice at a time."""
+
+    def tend(self) -> bool:
+        """Do a slice; True while more is waiting."""
+        ...
+
+    def close(self) -> None:
+        """End what is under way."""
+        ...
+
+
 _TOO_LONG = b"["
 """What is read in the place of a line above the bound: no tick, neither as JSON nor as CSV."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """What one block of lines gave.
-
-    Attributes
-    ----------
-    forecasts : bytes
-        JSON lines, one for each accepted tick, in the order of arrival.
-    refused : bytes
-        JSON lines, one for each dead letter.
-    counts : dict of int
-        Lines by reason code; those that hold nothing are left out.
-    repeated : bool
-        The request was answered before, and this is that answer again.
-    """
-
-    forecasts: bytes
-    refused: bytes
-    counts: dict[str, int]
-    repeated: bool = False
-
-    @property
-    def accepted(self) -> int:
-        """Ticks that were taken in."""
-        return self.counts.get(Reason.ACCEPTED.code, 0)
-
-    def to_bytes(self) -> bytes:
-        """Write it for the journal."""
-        texts = {"forecasts": self.forecasts.decode(), "refused": self.refused.decode()}
-        return orjson.dumps(texts | {"counts": self.counts})
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Answer:
-        """Read what `to_bytes` wrote, as a repetition."""
-        told = orjson.loads(data)
-        texts = {name: told[name].encode() for name in ("forecasts", "refused")}
-        return cls(**texts, counts=told["counts"], repeated=True)
 
 
 class Stream:
@@ -91,13 +69,14 @@ class Stream:
 
     Parameters
     ----------
-    lineup : Lineup
+    lineup : Lineup or None
         Models of a new stream; a journal that exists goes on with its own.
     config : StreamConfig, optional
     journal : Journal, optional
         Left out, nothing survives the process.
-    out, dead : Sink, optional
-        Where forecasts and dead letters go; left out, they are in the answers alone.
+    out, dead, told : Sink, optional
+        Where forecasts, dead letters and notes of what happened beside the ticks go; left out, forecasts and letters
+        are in the answers alone.
     history : callable, optional
         Gives, for the layout of ticks, those that the states of a new stream take in first, without forecasts.
     rebase : bool
@@ -115,24 +94,26 @@ class Stream:
 
     def __init__(
         self,
-        lineup: Lineup,
+        lineup: Lineup | None,
         config: StreamConfig | None = None,
         *,
         journal: Journal | None = None,
         out: Sink | None = None,
         dead: Sink | None = None,
+        told: Sink | None = None,
         history: Past | None = None,
         rebase: bool = False,
     ) -> None:
         self.config = config or StreamConfig()
-        self.journal, self.out, self.dead = journal, out, dead
-        self._broken = False
-        self._credit = 0.0
-        self._since_settled = 0
+        self.journal = journal
+        self._shadow: Shadow | None = None
+        self.swap: Tended | None = None
+        self._failed = False
+        self._drift: dict[str, Any] | None = None
         self._parsers: dict[bytes, Parser] = {}
         opened = journal is None or journal.fresh
-        self.lineup = lineup if opened or journal is None else kept_lineup(journal)
-        self._open()
+        self.lineup = _begun(lineup, journal) if opened or journal is None else kept_lineup(journal)
+        self._open({"out": out, "dead": dead, "note": told})
         if journal is not None:
             self.core.session.self_test(self.config.batch)
         if opened:
@@ -140,7 +121,7 @@ class Stream:
         else:
             self._resume(rebase=rebase)
 
-    def _open(self) -> None:
+    def _open(self, sinks: Mapping[str, Sink | None]) -> None:
         """Make room for the models, with no series yet."""
         sessions = self.lineup.sessions
         layout = None
@@ -163,35 +144,39 @@ class Stream:
         folder = Path("/nowhere") if self.journal is None else self.journal.folder
         length = 0 if self.journal is None else self.config.history
         self.history = History(folder / "history.ring", self.core.layout, length)
+        given = {name: sink for name, sink in sinks.items() if sink is not None}
+        self.ledger = Ledger(self.journal, self.history, given, self.config.replay)
+
+    @property
+    def broken(self) -> bool:
+        """Whether an error has left the stream of no use until it is opened again."""
+        return self._failed or self.ledger.broken
 
     def _begin(self, history: Past | None) -> None:
         """Warm the states and lay down the first batch."""
         for ticks in history(self.core.layout) if history is not None else ():
             applied = self.core.apply(ticks)
             self.history.write(applied.events)
-        label = Label(
-            model=self.core.session.metadata.name, sha256=self.core.session.sha256[:12], version=self.lineup.version
-        )
         book = self.core.book
-        self.head = Head(batch=GREETING, series=len(book), newest=book.newest).labelled(label)
-        self._owners = {role: number for number, role in enumerate(self.lineup.files, start=1)}
-        self._pages = self._paged()
+        self.head = Head(batch=GREETING, series=len(book), newest=book.newest).labelled(_label(self.lineup))
+        owners = self._owners_of(self.lineup)
+        self.live = Live(self.lineup, self.config.drift)
+        self.ledger.pages = [self._book_pages(), *_paged(owners, self.core.states)]
         if self.journal is None:
             return
-        everything = np.arange(len(book))
-        for pages in self._pages:
-            pages.touch(everything, GREETING)
+        self.ledger.begin_outputs()
+        self.ledger.touch(np.arange(len(book)), GREETING)
         settings = {"layout": asdict(self.core.layout), "history": self.config.history}
         batch = Batch(
             id=GREETING,
             head=self.head.to_dict(),
-            new=list(enumerate(book.names)),
-            pages=[page for pages in self._pages for page in pages.take(len(pages))],
+            scores=self.live.to_bytes(),
+            new=book.named(0),
+            pages=self.ledger.everything(),
         )
-        models = [(self._owners[role], self.lineup.version, role, file) for role, file in self.lineup.files.items()]
         self.history.flush()
-        self.journal.begin({"settings": settings, "fingerprint": fingerprint()}, models, batch)
-        self._recover_outputs()
+        about = {"settings": settings, "fingerprint": fingerprint()}
+        self.journal.begin(about, _model_rows(owners, self.lineup), batch)
 
     def _resume(self, *, rebase: bool) -> None:
         """Go on where the journal ends."""
@@ -202,34 +187,27 @@ class Stream:
                 f"journal {self.journal.path}: written with {there}, opened with {here}: the last bits may differ. Go "
                 "on with --rebase, which keeps every forecast that was given and computes the states anew"
             )
-        self._owners = {role: number for role, (number, _) in self.journal.models(self.lineup.version).items()}
-        recovered = recover(self.journal, self.core, self.history, self._owners, exact=not rebase)
+        owners = {role: number for role, (number, _) in self.journal.models(self.lineup.version).items()}
+        recovered = recover(self.journal, self.core, self.history, owners, exact=not rebase)
         self.head = recovered.head
+        self.live = Live(self.lineup, self.config.drift)
+        self.live.restore(self.journal.last().scores)
         self.stepped = recovered.stepped
-        self._pages = self._paged()
-        for pages in self._pages:
-            for number, since in recovered.dirty[pages.owner].items():
-                pages.touch(np.array([number * PAGE]), since)
-        self._recover_outputs()
-        if here != there:
-            note = {"kind": "rebase", "from": there, "to": here, "difference": recovered.difference}
-            self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[note]), everything=True)
+        self.ledger.pages = [self._book_pages(), *_paged(owners, self.core.states)]
+        self.ledger.restore(recovered.dirty)
+        self.ledger.recover_outputs(self.head, self.core)
+        if here != there or recovered.difference > 0:
+            told = {"kind": "rebase", "from": there, "to": here, "difference": recovered.difference}
+            self.note(told, everything=True)
             self.journal.rebase({"fingerprint": here})
 
-    def _paged(self) -> list[Pages]:
-        """Follow what changes in the arenas."""
-        states = {SERVING: self.core.serving, **self.core.beside}
-        return [
-            Pages(BOOK, self.core.book.arena),
-            *(Pages(number, states[role].arena) for role, number in self._owners.items()),
-        ]
+    def _owners_of(self, lineup: Lineup) -> dict[str, int]:
+        """Give numbers to the models of a lineup."""
+        first = 1 if self.journal is None else self.journal.next_owner()
+        return {role: first + i for i, role in enumerate(lineup.files)}
 
-    def _recover_outputs(self) -> None:
-        """Bring files to what was committed."""
-        assert self.journal is not None
-        for sink, length, dead in ((self.out, self.head.out_bytes, False), (self.dead, self.head.dead_bytes, True)):
-            if isinstance(sink, FileOutput):
-                sink.recover(length, missing_output(self.journal, self.core, dead=dead))
+    def _book_pages(self) -> Pages:
+        return next((p for p in self.ledger.pages if p.owner == BOOK), None) or Pages(BOOK, self.core.book.arena)
 
     def take(self, blocks: Sequence[Block]) -> list[Answer]:
         """Take in blocks of lines as one micro-batch; it is committed and given out when this returns.
@@ -238,36 +216,40 @@ class Stream:
 
         Raises
         ------
-        ModelError, DataError, IntegrityError
-            The batch could not be taken in or committed; the stream is of no use any more and must be opened again.
+        DataError
+            A request was answered for other lines before; nothing of the batch is taken in.
+        StatecastError
+            The batch could not be taken in or committed: `broken` is true then, and the stream must be opened again.
         """
-        if self._broken:
+        if self.broken:
             raise ModelError("stream: an earlier batch failed. Open it again: it goes on from its journal")
-        answers: dict[int, Answer] = {}
+        given: dict[int, Answer] = {}
         fresh: list[tuple[int, Block]] = []
-        known: set[str] = set()
+        first: dict[str, int] = {}
         for i, block in enumerate(blocks):
-            before = self._answered(block.request)
+            before = self._answered(block)
             if before is not None:
-                answers[i] = before
-            elif block.request is None or block.request not in known:
+                given[i] = before
+                continue
+            again = i if block.request is None else first.setdefault(block.request, i)
+            if blocks[again].lines != block.lines:
+                raise other_lines(block)
+            if again == i:
                 fresh.append((i, block))
-                known |= {block.request} if block.request is not None else set()
         if fresh:
-            self._broken = True
-            answers |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
-            self._broken = False
+            self._failed = True
+            given |= zip([i for i, _ in fresh], self._taken([block for _, block in fresh]), strict=True)
+            self._failed = False
         for i, block in enumerate(blocks):
-            if i not in answers:  # the same request twice in one batch
-                first = next(k for k, other in fresh if other.request == block.request)
-                answers[i] = replace(answers[first], repeated=True)
-        return [answers[i] for i in range(len(blocks))]
+            if i not in given:  # the same request twice in one batch
+                given[i] = replace(given[first[block.request or ""]], repeated=True)
+        return [given[i] for i in range(len(blocks))]
 
-    def _answered(self, request: str | None) -> Answer | None:
-        if request is None or self.journal is None:
+    def _answered(self, block: Block) -> Answer | None:
+        if block.request is None or self.journal is None:
             return None
-        kept = self.journal.answer(request)
-        return None if kept is None else Answer.from_bytes(kept)
+        kept = self.journal.answer(block.request)
+        return None if kept is None else Answer.from_bytes(kept, block)
 
     def _taken(self, blocks: list[Block]) -> list[Answer]:
         """Parse, step, commit and give out."""
@@ -276,29 +258,36 @@ class Stream:
         names = self.core.book.names
         lines = forecasts(names, applied.events.take(applied.events.accepted), applied.quantile, self.head.label)
         letters = self._letters(blocks, applied.reason)
-        answers = _answers(blocks, applied, lines, letters)
+        given = answers(blocks, applied.reason, applied.tick, lines, letters)
         written, dropped = self._capped([letter for part in letters for letter in part])
-        out, dead = b"".join(lines), b"".join(written)
-        head = self._next(applied, len(out), len(dead), dropped)
+        out, dead = b"".join([answer.forecasts for answer in answers]), b"".join(written)
+        drifts = self.live.take(applied.events, applied.walked)
+        self._drift = drifts[-1] if drifts else self._drift
+        told = notes(drifts)
+        head = replace(
+            self._next(applied, len(out), len(dead), dropped),
+            notes=drifts,
+            note_bytes=self.head.note_bytes + len(told),
+        )
         self._commit(
             head,
             applied,
             dead=dead,
             positions={b.partition: asdict(b.position) for b in blocks if b.position is not None},
-            answers={b.request: a.to_bytes() for b, a in zip(blocks, answers, strict=True) if b.request is not None},
+            answers={b.request: a.to_bytes(b) for b, a in zip(blocks, given, strict=True) if b.request is not None},
         )
-        for sink, length, data in ((self.out, head.out_bytes, out), (self.dead, head.dead_bytes, dead)):
-            if sink is not None and data:
-                sink.publish(length - len(data), data)
-        return answers
+        self.ledger.publish(self.head, {"out": out, "dead": dead, "note": told})
+        return given
 
     def _parsed(self, block: Block) -> Ticks:
         """Read the lines of a block."""
         parse = self._parsers.get(block.head)
         if parse is None:
+            parse = parser(block.head, self.core.layout)
             if len(self._parsers) > 1000:
                 self._parsers.clear()
-            parse = self._parsers[block.head] = parser(block.head, self.core.layout)
+            if len(block.head) <= SPAN:  # a request may have a head of any length
+                self._parsers[block.head] = parse
         most = self.config.max_line_bytes
         return parse([line if len(line) <= most else _TOO_LONG for line in block.lines])
 
@@ -320,88 +309,180 @@ class Stream:
 
     def _next(self, applied: Applied, out: int, dead: int, dropped: int) -> Head:
         """Move the head on by a batch."""
-        more = np.bincount(applied.reason, minlength=len(Reason)).tolist()
-        counts = Counter(self.head.counts) + Counter({r.code: more[r] for r in Reason if r != Reason.BLANK})
+        before = self.head.counts
+        more = {code: before.get(code, 0) + count for code, count in _counts(applied.reason).items()}
         return replace(
-            self.head,
-            batch=self.head.batch + 1,
+            self.head.following(),
             events=len(applied.events),
             series=len(self.core.book),
             newest=self.core.book.newest,
-            counts=dict(counts),
+            counts=before | more,
             out_bytes=self.head.out_bytes + out,
             dead_bytes=self.head.dead_bytes + dead,
             dropped=self.head.dropped + dropped,
-            notes=[],
         )
 
-    def _commit(
-        self,
-        head: Head,
-        applied: Applied | None = None,
-        *,
-        everything: bool = False,
-        models: Sequence[tuple[int, int, str, bytes]] = (),
-        **rest: Any,
-    ) -> None:
-        """Bring a batch to disk, with the pages whose turn it is; `head` counts from then on."""
-        if self.journal is None:
-            self.head = head
-            return
-        new: list[tuple[int, str]] = []
-        if applied is not None:
-            rest["events"] = applied.events.to_bytes()
-            rest["forecasts"] = applied.quantile.tobytes()
-            new = list(enumerate(self.core.book.names))[head.series - len(applied.new) :] if applied.new else []
-            self.history.write(applied.events)
-            for pages in self._pages:
-                pages.touch(applied.events.slot, head.batch)
-        batch = Batch(id=head.batch, head=head.to_dict(), new=new, pages=self._due(head.events, everything), **rest)
-        self.journal.commit(batch, models)
+    def _commit(self, head: Head, applied: Applied | None = None, live: Live | None = None, **rest: Any) -> None:
+        """Bring a batch to disk; `head` counts from then on."""
+        events = None if applied is None else applied.events
+        kept = {name: rest.pop(name) for name in ("everything", "models") if name in rest}
+        if self.ledger.journal is not None:
+            if applied is not None:
+                rest |= {"events": applied.events.to_bytes(), "forecasts": applied.quantile.tobytes()}
+                rest["new"] = self.core.book.named(head.series - len(applied.new))
+            batch = Batch(id=head.batch, head=head.to_dict(), scores=(live or self.live).to_bytes(), **rest)
+            self.ledger.commit(batch, events, **kept)
         self.head = head
-        self._since_settled += head.events
-        if self._since_settled > self.config.replay:
-            self.settle()
 
-    def _due(self, events: int, everything: bool) -> list[tuple[int, int, bytes]]:
-        """Choose the pages to write: all of them once in `replay` events, the longest changed first."""
-        dirty = sum(map(len, self._pages))
-        self._credit = dirty if everything else min(self._credit + dirty * events / self.config.replay, dirty)
-        due: list[tuple[int, int, bytes]] = []
-        while self._credit >= 1 and any(map(len, self._pages)):
-            oldest = min((p for p in self._pages if len(p)), key=lambda p: p.oldest or 0)
-            due += oldest.take(1)
-            self._credit -= 1
-        return due
+    def rest(self) -> None:
+        """Bring every page to disk, and let the journal forget all that is in them."""
+        if self.ledger.dirty:
+            self._commit(self.head.following(), everything=True)
+            self.ledger.settle(self.head.batch)
 
-    def settle(self) -> None:
-        """Bring outputs and history to disk, and let the journal forget what nothing needs any more."""
-        if self.journal is None:
-            return
-        for sink in (self.out, self.dead):
-            if sink is not None:
-                sink.settle()
-        self.history.flush()
-        needed = [pages.oldest for pages in self._pages if pages.oldest is not None]
-        # the last batch stays: its head is how far the run is
-        self.journal.forget(min([*needed, self.head.batch]), [BOOK, *(p.owner for p in self._pages)])
-        self._since_settled = 0
+    def latest(self, series: str) -> bytes | None:
+        """Give the last forecast of a series as a line, None where there is none.
+
+        The value at step s is for the s-th tick after the last one, and was made from ticks up to and including it.
+        After a model has changed it is that of the new one.
+        """
+        slot, book, states = self.core.book.slot(series), self.core.book, self.core.serving
+        if slot is None or states.arena["accepted"][slot] == NEVER:
+            return None
+        warming = WARMING if states.arena["count"][slot] < self.config.burn_in else 0
+        time, last = int(states.arena["accepted"][slot]), book.arena["time"][slot]
+        sequence = int(book.arena["sequence"][slot]) if last == time else 0
+        events = Events.blank(slot, self.core.layout, (time, sequence), warming)
+        return forecasts(book.names, events, states.arena["quantile"][[slot]], self.head.label)[0]
+
+    def listed(self, after: str, limit: int) -> list[dict[str, Any]]:
+        """List series in the order of their first tick, those that follow on a name; "" begins at the first."""
+        book, states = self.core.book, self.core.serving.arena
+        before = book.slot(after) if after else -1
+        if before is None:
+            return []
+        return [
+            {
+                "name": book.names[slot],
+                "last_time": _moment(int(book.arena["time"][slot])),
+                "price": states["price"][slot].tolist()
+                if self.core.layout.block > 1
+                else float(states["price"][slot, 0]),
+                "ticks": int(states["count"][slot]),
+                "warming": bool(states["count"][slot] < self.config.burn_in),
+            }
+            for slot in range(before + 1, min(before + 1 + limit, len(book)))
+        ]
+
+    def status(self) -> dict[str, Any]:
+        """Tell how things are: what serves, how much was taken in, and how the forecasts hold."""
+        head = self.head
+        return {
+            "model": head.model,
+            "sha256": self.lineup.sha256,
+            "version": head.version,
+            "beside": sorted(self.core.beside),
+            "series": head.series,
+            "batches": head.batch,
+            "counts": head.counts,
+            "dropped": head.dropped,
+            "newest_time": None if head.newest == NEVER else _moment(head.newest),
+            "scores": self.live.report(),
+            "drift": self._drift,
+            "swap": None
+            if self._shadow is None
+            else {"version": self._shadow.lineup.version, "events_to_warm": self._shadow.lag},
+        }
+
+    def note(self, told: dict[str, Any], label: Label | None = None, **rest: Any) -> None:
+        """Commit and give out word of something that happened beside the ticks."""
+        told = told | {"lines": sum(self.head.counts.values())}
+        data = notes([told])
+        head = replace(self.head.following(), notes=[told], note_bytes=self.head.note_bytes + len(data))
+        self._commit(head if label is None else head.labelled(label), **rest)
+        self.ledger.publish(self.head, {"note": data})
+
+    def announce(self, lineup: Lineup) -> None:
+        """Begin to warm the states of another lineup from the latest ticks of each series.
+
+        Raises
+        ------
+        ModelError
+            One of its models needs more than ticks hold.
+        """
+        self._drop_shadow()
+        self._shadow = Shadow(lineup, self.core, self.history)
+        owners = self._owners_of(lineup)
+        self.ledger.warming = _paged(owners, self._shadow.states)
+        models = _model_rows(owners, lineup)
+        self.note({"kind": "announced", "version": lineup.version, "sha256": lineup.sha256}, models=models)
+
+    def warm(self, seconds: float) -> bool:
+        """Go on warming for about so long; True when all states have caught up.
+
+        Raises
+        ------
+        IntegrityError
+            A series has moved on faster than its history reaches; announce the lineup again.
+        """
+        assert self._shadow is not None, "no lineup was announced"
+        slot = self._shadow.advance(seconds)
+        if len(slot) and self.journal is not None:
+            # a page counts from the batch as of which it is exact, and this one has no events
+            fresh = [page for pages in self.ledger.warming for page in pages.fresh(slot)]
+            self._commit(self.head.following(), pages=fresh)
+        return self._shadow.lag == 0
+
+    def flip(self) -> None:
+        """Let the announced lineup serve from the next tick on, in one transaction."""
+        shadow = self._shadow
+        assert shadow is not None, "no lineup was announced"
+        assert shadow.lag == 0, "the states of the announced lineup have not caught up"
+        told = {"kind": "swap", "version": shadow.lineup.version, "sha256": shadow.lineup.sha256}
+        live = Live(shadow.lineup, self.config.drift)
+        self.note(told | {"was": self.head.version}, _label(shadow.lineup), live=live)
+        self.live, self.lineup, self._shadow = live, shadow.lineup, None
+        self.core.take_over(shadow.states)
+        self.ledger.pages, self.ledger.warming = [self._book_pages(), *self.ledger.warming], []
+
+    def _drop_shadow(self) -> None:
+        """Forget a lineup that was announced and never served."""
+        self._shadow, self.ledger.warming = None, []
 
     def tend(self) -> bool:
         """Do a slice of the work that waits beside the ticks; True while more is waiting."""
-        return False
+        return self.swap is not None and self.swap.tend()
 
     def close(self) -> None:
         """Write every page, so that the next start steps nothing again, and close all files."""
-        if self.journal is not None:
-            if not self._broken and any(map(len, self._pages)):
-                self._commit(replace(self.head, batch=self.head.batch + 1, events=0, notes=[]), everything=True)
-                self.settle()
-            self.journal.close()
-        self.history.close()
-        for sink in (self.out, self.dead):
-            if sink is not None:
-                sink.close()
+        if self.swap is not None:
+            self.swap.close()
+        self._drop_shadow()
+        try:
+            if self.journal is not None and not self.broken:
+                self.rest()
+        finally:
+            self.ledger.close()
+
+
+def _paged(owners: Mapping[str, int], states: Mapping[str, States]) -> list[Pages]:
+    """Follow what changes in the arenas of models."""
+    return [Pages(number, states[role].arena) for role, number in owners.items()]
+
+
+def _model_rows(owners: Mapping[str, int], lineup: Lineup) -> list[ModelRow]:
+    return [(owners[role], lineup.version, role, file) for role, file in lineup.files.items()]
+
+
+def _label(lineup: Lineup) -> Label:
+    """Name the model that serves."""
+    return Label(model=lineup.sessions[SERVING].metadata.name, sha256=lineup.sha256[:12], version=lineup.version)
+
+
+def _begun(lineup: Lineup | None, journal: Journal | None) -> Lineup:
+    if lineup is None:
+        raise ConfigError(f"journal {journal and journal.folder}: there is none yet. Name the one of a stream that ran")
+    return lineup
 
 
 def kept_lineup(journal: Journal) -> Lineup:
@@ -413,20 +494,5 @@ def kept_lineup(journal: Journal) -> Lineup:
     return Lineup(version=version, serving=files.pop(SERVING), beside=files)
 
 
-def _answers(blocks: list[Block], applied: Applied, lines: list[bytes], letters: list[list[bytes]]) -> list[Answer]:
-    """Cut what a batch gave into what each block gave."""
-    if len(blocks) == 1:
-        return [Answer(forecasts=b"".join(lines), refused=b"".join(letters[0]), counts=_counts(applied.reason))]
-    ends = np.cumsum([len(block.lines) for block in blocks])
-    cuts = np.searchsorted(applied.tick, ends).tolist()
-    answers = []
-    for begin, end, first, stop, dead in zip([0, *cuts], cuts, [0, *ends], ends, letters, strict=False):
-        counts = _counts(applied.reason[first:stop])
-        answers.append(Answer(forecasts=b"".join(lines[begin:end]), refused=b"".join(dead), counts=counts))
-    return answers
-
-
-def _counts(reason: NDArray[np.uint8]) -> dict[str, int]:
-    """Count the lines by reason code; blank ones are left out."""
-    count = np.bincount(reason, minlength=len(Reason)).tolist()
-    return {r.code: count[r] for r in Reason if count[r] and r != Reason.BLANK}
+def _moment(us: int) -> str:
+    return str(np.datetime_as_string(np.datetime64(us, "us"), timezone="UTC"))

@@ -1,13 +1,15 @@
-"""Settings of a stream.
+"""Settings of a stream, and those that it needs of a run.
 
-Comes in: nothing. Goes out: `StreamConfig`. Imported by config, stream and what drives it.
+Comes in: nothing. Goes out: `StreamConfig`, `ServedConfig`. Imported by config, stream and what drives it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from models.errors import ConfigError
+from pipeline.drift import DriftConfig
 from pipeline.journal import Durability
 from pipeline.rules import RuleConfig
 
@@ -20,6 +22,8 @@ class StreamConfig:
     ----------
     rules : RuleConfig
         Which ticks are taken.
+    drift : DriftConfig
+        When forecasts are said to have drifted.
     batch : int
         Most lines that are taken in together, 1 to 100,000.
     max_series : int
@@ -41,6 +45,7 @@ class StreamConfig:
     """
 
     rules: RuleConfig = RuleConfig()
+    drift: DriftConfig = DriftConfig()
     batch: int = 1000
     max_series: int = 1_000_000
     max_line_bytes: int = 65_536
@@ -64,3 +69,22 @@ class StreamConfig:
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise ConfigError(f"stream.{name} is {value!r}; expected a whole number from {least} to {most}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedConfig:
+    """The settings of a run, by the same names, that serving reads; nothing that trains is imported for them.
+
+    Attributes
+    ----------
+    folder : Path
+        Data folder.
+    champion : str
+        Name under which the best model is published.
+    stream : StreamConfig
+        The stream of ticks.
+    """
+
+    folder: Path = Path(".statecast")
+    champion: str = "champion"
+    stream: StreamConfig = StreamConfig()

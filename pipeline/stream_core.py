@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.book import NEVER, Book
 from pipeline.events import WARMING, Events
+from pipeline.lineup import SERVING
 from pipeline.rounds import Rounds, rounds
 from pipeline.rules import RuleConfig
 from pipeline.session import Session
@@ -46,7 +47,7 @@ class Applied:
     new : list of str
         Series that appeared.
     walked : dict of Walked
-        By model, a row for each event; the first is the model that serves.
+        By role, a row for each event; the first is the model that serves.
     """
 
     reason: NDArray[np.uint8]
@@ -114,7 +115,7 @@ class Core:
             self.book.newest = admitted.newest
             return self._nothing(reason, events)
         for states in (self.serving, *self.beside.values()):
-            states.seat(admitted.new)
+            states.seat(admitted.new, len(self.book))
         serving, rows = self.serving.walk(events, plan, self.book.rules)
         events = self._judged(events, serving)
         others = {name: states.walk(events, plan) for name, states in self.beside.items()}
@@ -133,8 +134,18 @@ class Core:
             quantile=serving.quantile[shown],
             events=events,
             new=admitted.new,
-            walked={self.session.metadata.name: serving} | {name: walked for name, (walked, _) in others.items()},
+            walked={SERVING: serving} | {name: walked for name, (walked, _) in others.items()},
         )
+
+    @property
+    def states(self) -> dict[str, States]:
+        """The states of every model by its role."""
+        return {SERVING: self.serving, **self.beside}
+
+    def take_over(self, states: dict[str, States]) -> None:
+        """Let other models serve, whose states have taken in all that these have."""
+        self.serving = states[SERVING]
+        self.beside = {role: one for role, one in states.items() if role != SERVING}
 
     def _judged(self, events: Events, serving: Walked) -> Events:
         """Note what the walk made of the events."""

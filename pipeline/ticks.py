@@ -23,12 +23,11 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
 from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -195,8 +194,11 @@ class Ticks:
     @classmethod
     def of(cls, ticks: Iterable[tuple[str, int, float | None]]) -> Ticks:
         """Build the columns from (series, microseconds, price) triples; a price of None is a hole."""
-        records = [{"series": name, "time": time, "price": price} for name, time, price in ticks]
-        return _columns([_row(record, PLAIN) for record in records], PLAIN)
+        triples = list(ticks)
+        # a time of lines may be in another unit, which its size tells; here the unit is known
+        records = [{"series": name, "time": "1970-01-01", "price": price} for name, _, price in triples]
+        read = _columns([_row(record, PLAIN) for record in records], PLAIN)
+        return replace(read, time=np.array([time for _, time, _ in triples], np.int64))
 
 
 def whole(past: NDArray[np.float32], future: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -207,12 +209,23 @@ def whole(past: NDArray[np.float32], future: NDArray[np.float32]) -> NDArray[np.
 
 def parser(head: bytes, layout: Layout = PLAIN) -> Parser:
     """Choose by the first line that is not blank: a header with series, time and price is CSV, all else JSON."""
-    columns = [column.lower() for column in _csv_fields(head.strip()) or ()]
-    if not {"series", "time", "price"} <= set(columns):
+    columns = _header(head)
+    if not columns:
         return partial(_parse_json, layout=layout)
     where = {name: columns.index(name) for name in ("series", "time", "price", "sequence") if name in columns}
     row = partial(_csv_row, header=head.strip(), where=where, layout=layout)
     return lambda lines: _columns([row(line) for line in lines], layout)
+
+
+def is_csv(head: bytes) -> bool:
+    """Tell whether a first line is the header of a CSV."""
+    return bool(_header(head))
+
+
+def _header(head: bytes) -> list[str]:
+    """Give the columns of a CSV header; none where the line is something else."""
+    columns = [column.lower() for column in _csv_fields(head.strip()) or ()]
+    return columns if {"series", "time", "price"} <= set(columns) else []
 
 
 def _parse_json(lines: Sequence[bytes], layout: Layout) -> Ticks:
@@ -246,8 +259,8 @@ def _flat_objects(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
 def _plain_columns(records: list[dict[str, Any]]) -> Ticks | None:
     """Build the columns of ordinary ticks at once; None where one of them is anything else."""
     try:
-        name, time, price = map(list, zip(*map(itemgetter("series", "time", "price"), records), strict=True))
-    except (KeyError, ValueError):
+        name, time, price = ([record[field] for record in records] for field in ("series", "time", "price"))
+    except KeyError:
         return None
     if set(map(type, name)) != {str} or set(map(type, price)) != {float}:
         return None
@@ -314,7 +327,8 @@ _BLANK = _fault(Reason.BLANK)
 def _row(record: dict[str, Any], layout: Layout) -> Row:
     """Give the values of a line their types, or the reason why they have others."""
     name, sequence, price = record["series"], record.get("sequence", 0), record.get("price")
-    if type(name) is not str or type(sequence) is not int or not 0 <= sequence < MAX_SEQUENCE:
+    empty = price is None and "price" not in record and "adjust" not in record
+    if empty or type(name) is not str or type(sequence) is not int or not 0 <= sequence < MAX_SEQUENCE:
         return MALFORMED
     us = _moment(record["time"])
     if isinstance(us, Reason):
@@ -322,7 +336,6 @@ def _row(record: dict[str, Any], layout: Layout) -> Row:
     if "adjust" in record:
         return _adjustment(record, name, us)
     if price is None:
-        _ = record["price"]
         return Reason.HOLE, name, us, sequence, None, np.nan, None, None
     prices = _prices(price, layout.block)
     if isinstance(prices, Reason):

@@ -28,7 +28,8 @@ CONTENTS = {
     "half a mark": MARK[:2],
     "one LF": b"\n",
     "long line": b"a\n" + b"x" * 5000 + b"\nb\n",
-    "more than the ends": b"".join(b"line %d\n" % i for i in range(2000)),
+    "long line after a mark": MARK + b"x" * 150 + b"\nb\n",
+    "more than the ends": b"".join(b"line %d\n" % i for i in range(600)),
 }
 
 contents = st.lists(

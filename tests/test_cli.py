@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from conftest import Workspace, simulated_rows
 
 from flows.cli import INTERRUPTED, app, main
 from pipeline import audit, champions
+from pipeline import stream as streams
 from pipeline.config import Config
 from pipeline.fitting import KINDS
 from pipeline.prices import PriceStore
@@ -40,7 +40,11 @@ VERBS: dict[str, tuple[str, ...]] = {
     "promote": ("model", *SHARED),
     "rollback": SHARED,
     "export": ("model", "out", *SHARED),
-    "stream": ("source", "--out", "--dead-letters", "--model", "--snapshot", "--resume", "--warm", *SHARED),
+    "stream": (
+        "source",
+        *("--out", "--dead-letters", "--journal", "--follow", "--repeats", "--warm", "--rebase", "--model"),
+        *SHARED,
+    ),
     "replay": ("--out", "--days", "--ticks", "--model", *SHARED),
     "scenarios": (
         "series",
@@ -76,14 +80,28 @@ STATECAST = str(Path(sys.executable).with_name("statecast"))
 Call = Callable[..., tuple[int, str, str]]
 
 
+@contextmanager
+def standing_in(stdin: bytes) -> Iterator[None]:
+    """Let standard input give these bytes: the file descriptor itself, which is what a stream reads."""
+    kept = os.dup(0)
+    with tempfile.TemporaryFile() as file:
+        file.write(stdin)
+        file.seek(0)
+        os.dup2(file.fileno(), 0)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 0)
+            os.close(kept)
+
+
 @pytest.fixture
 def statecast(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run the command line in this process: exit code, standard output, standard error."""
 
     def call(*arguments: object, stdin: bytes = b"") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["statecast", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as ended:
+        with standing_in(stdin), pytest.raises(SystemExit) as ended:
             main()
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
@@ -294,16 +312,40 @@ def test_ticks_go_in_by_a_pipe_and_forecasts_come_out(statecast: Call, desk: lis
     assert [orjson.loads(letter)["line"] for letter in letters] == [62]
 
 
-def test_a_stream_goes_on_from_its_snapshot_to_the_same_bytes(
+def test_a_stream_goes_on_from_its_journal_to_the_same_bytes(
     statecast: Call, looked_at: list[object], tmp_path: Path
 ) -> None:
-    """A part of the ticks, then all of them with --resume: the output of one uninterrupted run."""
-    paths = ["--out", tmp_path / "out", "--dead-letters", tmp_path / "dead", "--snapshot", tmp_path / "states"]
-    assert statecast("stream", *looked_at, *paths, stdin=ticks(100))[0] == 0
-    assert statecast("stream", *looked_at, *paths, "--resume", stdin=ticks(300))[0] == 0
+    """A part of the ticks, then all of them, from a file or from a pipe that repeats: the output of one run."""
     once = ["--out", tmp_path / "once", "--dead-letters", tmp_path / "once.dead"]
     assert statecast("stream", *looked_at, *once, stdin=ticks(300))[0] == 0
-    assert (tmp_path / "out").read_bytes() == (tmp_path / "once").read_bytes() != b""
+    for source in ([], [tmp_path / "ticks.csv"]):
+        name = "file" if source else "pipe"
+        paths = ["--out", tmp_path / name, "--dead-letters", tmp_path / f"{name}.dead"]
+        paths += ["--journal", tmp_path / f"{name}.journal"]
+        options = [*source, *looked_at, *paths, *([] if source else ["--repeats"])]
+        for count in (100, 300, 300):
+            (tmp_path / "ticks.csv").write_bytes(ticks(count))
+            code, _, err = statecast("stream", *options, stdin=b"" if source else ticks(count))
+            assert code == 0
+            assert f"{count} forecasts" in err
+        assert (tmp_path / name).read_bytes() == (tmp_path / "once").read_bytes() != b""
+        assert (tmp_path / f"{name}.dead").read_bytes() == (tmp_path / "once.dead").read_bytes()
+
+
+def test_a_journal_that_is_not_ones_own_is_told(
+    statecast: Call, looked_at: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another model it is refused; of another machine it is refused until `--rebase` is said."""
+    paths = ["--out", tmp_path / "out", "--dead-letters", tmp_path / "dead", "--journal", tmp_path / "journal"]
+    assert statecast("stream", *looked_at, *paths, stdin=ticks(30))[0] == 0
+    assert statecast("export", "ar", tmp_path / "ar.onnx", *looked_at)[0] == 0
+    code, _, err = statecast("stream", "--model", tmp_path / "ar.onnx", *looked_at, *paths, stdin=ticks(30))
+    assert (code, "its states belong to the model" in err) == (5, True)
+    monkeypatch.setattr(streams, "fingerprint", lambda: {"machine": "other"})
+    code, _, err = statecast("stream", *looked_at, *paths, stdin=b"")
+    assert (code, "Go on with --rebase" in err) == (5, True)
+    for option in (["--rebase"], []):
+        assert statecast("stream", *looked_at, *paths, *option, stdin=b"")[0] == 0
 
 
 def test_a_replay_takes_more_ticks_than_the_store_has(
@@ -505,26 +547,41 @@ INTERRUPTIBLE = (
 """The command line with Ctrl-C at work, even where these tests run in the background and it is switched off."""
 
 
-def test_ctrl_c_says_how_to_go_on(looked_at: list[object], tmp_path: Path) -> None:
-    """An interrupt ends with one line and the exit code of shells; what came before it was forecast."""
-    command = [sys.executable, "-c", INTERRUPTIBLE, "stream", *looked_at, "--dead-letters", tmp_path / "dead"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(list(map(str, command)), **pipes) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdin.write(ticks(3))
-        process.stdin.flush()
-        assert orjson.loads(process.stdout.readline())["series"] == "AAA"
-        while process.poll() is None:  # a signal just before a read is seen after it: Ctrl-C is pressed until it helps
-            time.sleep(1)
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):  # a second one would interrupt the ending itself
-                process.wait(20)
-        err = process.stderr.read().decode()
-    assert process.returncode == INTERRUPTED
-    assert err.startswith("interrupted: run the same command again")
-    assert err.count("\n") == 1
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_stream_after_what_it_has_in_hand(
+    looked_at: list[object], tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C and SIGTERM end it as the end of the input does, also a file that is followed; the journal goes on."""
+    (tmp_path / "ticks.csv").write_bytes(ticks(3))
+    options = ["--follow", "--dead-letters", tmp_path / "dead", "--journal", tmp_path / "journal"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "stream", tmp_path / "ticks.csv", *looked_at, *options]
+    for first in (0, 3):
+        with open(tmp_path / "ticks.csv", "ab") as file:
+            file.write(ticks(first + 3).removeprefix(ticks(first)) if first else b"")
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            told = [orjson.loads(process.stdout.readline())["series"] for _ in range(3)]
+            assert told == ["AAA", "BBB", "CCC"]
+            process.send_signal(number)
+            assert process.stdout.read() == b""
+            assert f"{first + 3} forecasts" in process.stderr.read().decode()
+        assert process.returncode == 0
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    """An interrupt ends with one line and the exit code of shells; here while the settings are read."""
+    os.mkfifo(tmp_path / "settings")
+    command = [sys.executable, "-c", INTERRUPTIBLE, "train", "ar", "--config", tmp_path / "settings"]
+    with (
+        subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process,
+        open(tmp_path / "settings", "wb"),  # opens when the other side is there to read
+    ):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (INTERRUPTED, b"")
+    assert err.startswith(b"interrupted: run the same command again")
+    assert err.count(b"\n") == 1
 
 
 def test_a_closed_pipe_ends_quietly(looked_at: list[object], tmp_path: Path) -> None:

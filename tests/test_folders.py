@@ -103,7 +103,9 @@ def test_a_folder_that_is_not_followed_ends(tmp_path: Path) -> None:
     fill(tmp_path, a=b"a1\n")
     read = reading(tmp_path)
     assert next(read).lines == [b"a1"]
+    before = tmp_path.stat()
     fill(tmp_path, b=b"b1\n")
+    os.utime(tmp_path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert joined(read) == [b"b1"]
 
 
@@ -158,11 +160,14 @@ def test_a_finished_file_that_changes_is_refused(tmp_path: Path, content: bytes,
     fill(tmp_path, a=b"a1\na2\n", b=b"b1\n")
     read = reading(tmp_path, known, follow=True)
     assert [next(read).lines, next(read).lines] == [[b"a1", b"a2"], [b"b1"]]
+    fill(tmp_path, c=b"c1\n")
+    assert next(b for b in read if b.lines).lines == [b"c1"]
     if not running:
         read = reading(tmp_path, known)
     before = (tmp_path / "a.csv").stat()
     (tmp_path / "a.csv").write_bytes(content)
     os.utime(tmp_path / "a.csv", ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    fill(tmp_path, d=b"d1\n")
     with pytest.raises(DataError, match=rf"a\.csv: .*{said}"):
         list(read)
 

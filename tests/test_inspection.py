@@ -132,7 +132,7 @@ def test_prices_that_make_no_path_are_refused(session: Session) -> None:
         state_path(session, "AAA", TIME[:0], prices(0))
     with pytest.raises(DataError, match="got 40 and 39"):
         state_path(session, "AAA", TIME, prices(39))
-    with pytest.raises(DataError, match=r"AAA at 1970-01-02T15:00:00.*before the last accepted"):
+    with pytest.raises(DataError, match=r"AAA at 1970-01-02T15:00:00.*before the last one of this series"):
         state_path(session, "AAA", TIME[::-1], prices())
     with pytest.raises(DataError, match=r"AAA at 14645-.*between the years 1900 and 2200"):
         state_path(session, "AAA", TIME + 4 * 10**17, prices())

@@ -14,6 +14,7 @@ from arriving import CONTENTS, QUICK, contents, expected, handles, joined, settl
 from hypothesis import given
 
 from models.errors import DataError
+from pipeline.intake import blocks
 from pipeline.lines import Block, Position
 from pipeline.pipes import Pipe
 
@@ -135,6 +136,18 @@ def test_a_caller_is_not_kept_waiting_while_an_input_repeats() -> None:
         assert [(next(read).lines, next(read).position) for _ in range(2)] == [([], last.position)] * 2
         asked.append(True)
         assert list(read) == []
+
+
+def test_a_pipe_that_was_broken_off_is_not_read_again() -> None:
+    """Lines that had left the pipe are gone: to go on with the rest would be to lose them in silence."""
+    with piped() as (fd, write):
+        os.write(write, b"1\n2\n3\n4\n")
+        pipe = Pipe(fd, config=QUICK)
+        read = blocks(pipe, {})
+        assert next(read).lines == [b"1", b"2", b"3"]
+        read.close()
+        with pytest.raises(DataError, match="its reading was broken off"):
+            list(blocks(pipe, {}))
 
 
 def test_an_input_that_is_new_counts_from_its_start() -> None:

@@ -17,6 +17,7 @@ from pipeline import export as exporting
 from pipeline.backtest import walk_session_forward
 from pipeline.config import Config
 from pipeline.fitting import FitConfig
+from pipeline.lineup import Lineup, published
 from pipeline.prices import SCHEMA, PriceStore
 from pipeline.promotion import export_model
 from pipeline.replay import replay
@@ -25,13 +26,14 @@ from pipeline.training import TrainingConfig
 
 
 @pytest.fixture
-def champion(workspace: Workspace) -> Session:
-    """Open the champion of the workspace."""
-    return champions.load(workspace.folder / "champions", "champion")
+def champion(workspace: Workspace) -> Lineup:
+    """Read the champion of the workspace."""
+    folder = workspace.folder / "champions"
+    return published(folder, champions.current(folder, "champion"))
 
 
 def test_a_replay_forecasts_every_price_and_scores_the_last_days(
-    workspace: Workspace, champion: Session, tmp_path: Path
+    workspace: Workspace, champion: Lineup, tmp_path: Path
 ) -> None:
     """Each published price has a forecast; coverage is that of the backtest where both score the same days."""
     replayed = replay(champion, workspace.folder / "prices", tmp_path / "out.jsonl", days=100)
@@ -60,7 +62,7 @@ def test_a_champion_that_reads_the_calendar_replays_its_backtest_bit_for_bit(
     session, data = Session.load(tmp_path / "gru.onnx"), steps.load(config)
     assert (session.metadata.past, session.metadata.future) == (config.past, config.ahead)
     walked = walk_session_forward(session, "gru", data.transform, data.panel, data.split.origins(data.panel, "test"))
-    replay(session, tmp_path / "prices", tmp_path / "out.jsonl")
+    replay(Lineup(serving=(tmp_path / "gru.onnx").read_bytes()), tmp_path / "prices", tmp_path / "out.jsonl")
     lines = [orjson.loads(line) for line in (tmp_path / "out.jsonl").read_bytes().splitlines()]
     served = {(line["series"], np.datetime64(line["origin_time"][:-1], "us").astype(int)): line for line in lines}
     rows = zip(walked.series, walked.origin_time, walked.step, walked.quantile, strict=True)
@@ -86,7 +88,7 @@ def hourly_with_weekends(series: int) -> pl.DataFrame:
 
 
 def test_copies_of_a_series_forecast_alike_and_are_not_scored(
-    workspace: Workspace, champion: Session, tmp_path: Path
+    workspace: Workspace, champion: Lineup, tmp_path: Path
 ) -> None:
     """More ticks than prices come from copies under names of their own, exactly as many as asked."""
     replayed = replay(champion, workspace.folder / "prices", tmp_path / "out.jsonl", ticks=5000)
@@ -101,8 +103,17 @@ def test_copies_of_a_series_forecast_alike_and_are_not_scored(
     assert replayed.scored <= 3 * 365
 
 
+def test_prices_around_1970_are_replayed(champion: Lineup, tmp_path: Path) -> None:
+    """Times whose number of microseconds is small are no times in another unit."""
+    time = np.arange(-200, 200) * 86_400_000_000
+    columns = {"series_id": ["OLD"] * len(time), "time": time, "available_time": time, "price": np.full(len(time), 9.0)}
+    PriceStore(tmp_path / "prices").write(pl.DataFrame(columns).cast(SCHEMA))  # type: ignore[arg-type]
+    replayed = replay(champion, tmp_path / "prices", tmp_path / "out.jsonl")
+    assert (replayed.stream.forecasts, replayed.stream.rejected) == (400, {})
+
+
 def test_a_replay_where_every_tick_is_refused_scores_nothing(
-    workspace: Workspace, champion: Session, tmp_path: Path
+    workspace: Workspace, champion: Lineup, tmp_path: Path
 ) -> None:
     """Prices outside the domain of the model go to the dead letters; the replay says so and ends."""
     frame = PriceStore(workspace.folder / "prices").read().with_columns(price=pl.lit(-1.0))
@@ -113,7 +124,7 @@ def test_a_replay_where_every_tick_is_refused_scores_nothing(
     assert np.isnan(replayed.coverage_95)
 
 
-def test_an_empty_store_asks_for_prices(champion: Session, tmp_path: Path) -> None:
+def test_an_empty_store_asks_for_prices(champion: Lineup, tmp_path: Path) -> None:
     """The message names the verb to run."""
     PriceStore(tmp_path / "prices").write(SCHEMA.to_frame())
     with pytest.raises(DataError, match="Run `statecast ingest` first"):

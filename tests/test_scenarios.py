@@ -18,7 +18,7 @@ from pipeline import champions, promotion, scenarios, steps
 from pipeline.prices import PriceStore
 from pipeline.scenarios import Scenarios, outlook, states_at, stepper
 from pipeline.session import Session
-from pipeline.states import Stream
+from pipeline.stream_core import Core
 from pipeline.ticks import Ticks
 from pipeline.windows import panel
 
@@ -55,14 +55,12 @@ def test_states_are_those_that_a_warm_stream_carries(gru: Session, store: PriceS
     for until in (HOLE + 20, 700):
         rows = store.read().with_columns(k=pl.int_range(pl.len()).over("series_id")).filter(pl.col("k") < until)
         rows = rows.drop_nulls("price").sort("time", "series_id")
-        carried = Stream(gru, max_series=3)
-        time, price = rows["time"].to_physical().to_numpy(), rows["price"].to_numpy()
-        names = rows["series_id"].to_list()
-        carried.apply(Ticks(name=names, time=time, price=price, reason=np.zeros(len(names), np.uint8)))
-        order = np.argsort(carried.names())
+        carried = Core(gru, max_series=3)
+        carried.apply(Ticks.of(rows.select("series_id", pl.col("time").to_physical(), "price").rows()))
+        order = np.argsort(carried.book.names)
         state = states_at(gru, prices, np.full((3, 1), until - 1))
         for name, x in state.items():
-            assert x.tobytes() == carried.arrays()[f"state.{name}"][order].tobytes(), name
+            assert x.tobytes() == carried.serving.arena.arrays()[f"state.{name}"][order].tobytes(), name
 
 
 def test_a_file_and_its_model_in_torch_draw_the_same_paths(

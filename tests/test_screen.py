@@ -10,11 +10,20 @@ from conftest import Workspace
 from rich.console import Console
 
 from flows.screen import Screen, champion_line, comparison_table, ingest_report, replay_line, stream_line
+from pipeline.drive import StreamReport
 from pipeline.faults import CHOICES
 from pipeline.replay import Replayed
-from pipeline.stream import StreamReport
 
-REPORT = StreamReport(ticks=1200, forecasts=1190, holes=4, rejected={"late": 6}, seconds=0.5, ticks_per_second=2400.0)
+REPORT = StreamReport(
+    ticks=1200,
+    forecasts=1190,
+    holes=4,
+    adjusted=0,
+    rejected={"late": 6},
+    dropped=0,
+    seconds=0.5,
+    ticks_per_second=2400.0,
+)
 
 
 def written(*what: object, terminal: bool = False) -> str:
@@ -121,6 +130,10 @@ def test_lines_say_what_a_stream_did() -> None:
     line = stream_line(REPORT)
     assert line == "1,200 ticks in 0.50 s: 2,400 ticks/s; 1,190 forecasts, 4 holes, refused: 6 late"
     assert "refused: none" in stream_line(replace(REPORT, rejected={}))
+    assert "4 holes, 2 adjustments, refused" in stream_line(replace(REPORT, adjusted=2))
+    assert stream_line(replace(REPORT, dropped=5)).endswith(
+        "6 late (5 of them not written: the file of dead letters is full)"
+    )
     scored = replay_line(Replayed(stream=REPORT, copies=3, days=365, scored=200, coverage_95=0.945))
     held = "the 95 % interval held 94.5% of the 200 prices in the last 365 days"
     assert scored == f"{line} (3 copies of each series)\n{held}"

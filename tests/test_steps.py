@@ -24,11 +24,14 @@ from models.checkpoint import load_tensors
 from models.errors import ConfigError, DataError, IntegrityError, PolicyError
 from models.observation import LEVELS
 from models.transforms import AsinhDifference, LogReturn
-from pipeline import archive, champions, judging, promotion, steps
+from pipeline import archive, champions, drive, judging, promotion, steps
 from pipeline.backtest import BacktestConfig
+from pipeline.lines import cut
+from pipeline.lineup import Lineup
+from pipeline.outputs import PipeOutput
 from pipeline.prices import PriceStore
 from pipeline.session import Session
-from pipeline.stream import run as run_stream
+from pipeline.stream import Stream
 from pipeline.tracking import Tracker
 
 STATECAST = str(Path(sys.executable).with_name("statecast"))
@@ -134,10 +137,10 @@ def test_a_stream_forecasts_what_the_backtest_did(workspace: Workspace, role: st
     """Training = backtest = stream: ticks from the first price on, the hole left out, give the same quantiles."""
     name = getattr(workspace.result.compared.decision, role)
     expected = archive.load(workspace.folder / "forecasts" / name)
-    session = Session.load(workspace.folder / "exports" / f"{name}.onnx")
+    lineup = Lineup(serving=(workspace.folder / "exports" / f"{name}.onnx").read_bytes())
     lines = ["series,time,price", *(",".join(row) for row in sorted(simulated_rows(), key=lambda row: row[1]))]
     out = io.BytesIO()
-    report = run_stream(session, io.BytesIO("\n".join(lines).encode()), out, io.BytesIO())
+    report = drive.run(Stream(lineup, out=PipeOutput(out)), cut("\n".join(lines).encode()))
     assert report.holes == 1
     came = {
         (r["series"], r["origin_time"][:10]): r["quantiles"][0] for r in map(orjson.loads, out.getvalue().splitlines())

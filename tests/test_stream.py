@@ -10,60 +10,61 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
-from served import HORIZON, SERIES, metadata, model_bytes
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+from served import HORIZON, metadata, model_bytes
+from streamed import (
+    LINEUP,
+    PAIR,
+    QUICK,
+    StoppedError,
+    begin,
+    carried,
+    full,
+    given,
+    going_on,
+    leave,
+    read_files,
+    run_file,
+)
+from ticking import BESIDE, HOUR, LINES, US, feed, split, tick
 
 from models.errors import ConfigError, DataError, IntegrityError, ModelError
 from models.observation import LEVELS
+from pipeline import drive
+from pipeline.intake import blocks, source_of
+from pipeline.lines import Block
+from pipeline.lineup import Lineup
+from pipeline.outputs import FileOutput, PipeOutput
+from pipeline.rendering import TEXT_BYTES
+from pipeline.rules import RuleConfig
 from pipeline.session import Session
-from pipeline.states import Stream
-from pipeline.stream import TEXT_BYTES, StreamConfig, StreamReport, run
-from pipeline.ticks import Ticks
-
-SESSION = Session(model_bytes())
-
-
-def feed(count: int, seed: int = 0, names: tuple[str, ...] = (*SERIES, "CCC")) -> bytes:
-    """Write JSON lines of random walks, with faults of every kind among them."""
-    rng = random.Random(seed)
-    price = dict.fromkeys(names, 100.0)
-    out = []
-    for i in range(count):
-        name = rng.choice(names)
-        price[name] *= 1 + 0.01 * rng.gauss(0, 1)
-        second = i if rng.random() > 0.05 else i - 50
-        record = {"series": name, "time": 1_704_067_200_000_000 + second * 1_000_000, "price": price[name]}
-        bad = [b"", b"{oops", b'{"series":"../x","time":"2024-01-01","price":1}', orjson.dumps(record | {"price": -1})]
-        out.append(
-            rng.choice([*bad, orjson.dumps(record | {"price": None})]) if rng.random() < 0.1 else orjson.dumps(record)
-        )
-        if rng.random() < 0.03:
-            out.append(out[-1])
-    return b"\n".join(out) + b"\n"
-
-
-def full(source: bytes, config: StreamConfig | None = None) -> tuple[bytes, bytes, StreamReport]:
-    """Run without interruption: forecasts, dead letters, report."""
-    out, dead = io.BytesIO(), io.BytesIO()
-    report = run(SESSION, io.BytesIO(source), out, dead, config=config)
-    return out.getvalue(), dead.getvalue(), report
+from pipeline.stream import Past, Stream
+from pipeline.stream_config import StreamConfig
+from pipeline.stream_core import Core
+from pipeline.ticks import Layout, Ticks, parser
 
 
 def test_a_forecast_line_holds_what_the_model_gave() -> None:
     """Numbers read back to the bits of the model's forecast, steps and levels in their order."""
     out, _, _ = full(b'{"series":"BBB","time":"2024-01-01T01:00:00+01:00","price":2.5,"volume":3}')
     record = orjson.loads(out)
-    stream = Stream(SESSION, max_series=1)
-    forecast = stream.apply(Ticks.of([("BBB", 1_704_067_200_000_000, 2.5)])).forecast
-    assert list(record) == ["series", "origin_time", "model", "sha256", "median", "quantiles"]
-    assert (record["series"], record["origin_time"]) == ("BBB", "2024-01-01T00:00:00.000000Z")
-    assert (record["model"], record["sha256"]) == ("last", SESSION.sha256[:12])
-    assert np.array(record["quantiles"]).tobytes() == forecast.quantile[0, :, 0].tobytes()
-    assert np.array(record["median"]).tobytes() == forecast.median[0, :, 0].tobytes()
+    session = Session(LINEUP.serving)
+    quantile = Core(session, max_series=1).apply(Ticks.of([("BBB", US, 2.5)])).quantile[0, :, 0]
+    told = ["series", "origin_time", "sequence", "model", "sha256", "version", "median", "quantiles", "warming"]
+    assert list(record) == told
+    assert (record["series"], record["origin_time"], record["sequence"]) == ("BBB", "2024-01-01T00:00:00.000000Z", 0)
+    assert (record["model"], record["sha256"], record["version"]) == ("last", session.sha256[:12], 0)
+    assert np.array(record["quantiles"]).tobytes() == quantile.tobytes()
+    assert np.array(record["median"]).tobytes() == quantile[:, LEVELS.index(0.5)].tobytes()
     assert np.shape(record["quantiles"]) == (HORIZON, len(LEVELS))
 
 
@@ -72,8 +73,8 @@ def test_csv_and_json_give_the_same_bytes() -> None:
     rows = [("A", "2024-01-01", 1.5), ("B", "2024-01-01", 2.5), ("A", "2024-01-02T00:00:00Z", 1.25)]
     json = b"\n".join(orjson.dumps({"series": s, "time": t, "price": p}) for s, t, p in rows)
     csv = "\ufeff\r\nseries,time,price\r\n" + "\r\n\r\n".join(f"{s},{t},{p}" for s, t, p in rows)
-    assert full(json)[0] == full(csv.encode())[0]
-    assert full(csv.encode())[1] == b""
+    assert full(json, StreamConfig())[0] == full(csv.encode(), StreamConfig())[0] != b""
+    assert full(csv.encode(), StreamConfig())[1] == b""
 
 
 def test_a_dead_letter_names_line_reason_and_text() -> None:
@@ -89,42 +90,55 @@ def test_a_dead_letter_names_line_reason_and_text() -> None:
 
 
 def test_every_line_is_accounted_for() -> None:
-    """Forecasts, holes and dead letters add up to the lines that held something."""
+    """Forecasts, holes, adjustments and dead letters add up to the lines that held something."""
     source = feed(3000)
     out, dead, report = full(source)
     assert report.ticks == sum(1 for line in source.split(b"\n") if line.strip())
-    assert report.ticks == report.forecasts + report.holes + sum(report.rejected.values())
+    assert report.ticks == report.forecasts + report.holes + report.adjusted + sum(report.rejected.values())
     assert report.forecasts == out.count(b"\n")
     assert sum(report.rejected.values()) == dead.count(b"\n")
-    assert set(report.rejected) == {"malformed", "name", "domain", "late", "duplicate"}
-    assert min(report.holes, report.seconds, report.ticks_per_second) > 0
+    met = "malformed name unit domain future unknown late duplicate out_of_order off_grid jump"
+    assert set(report.rejected) == set(met.split())
+    assert min(report.holes, report.adjusted, report.seconds, report.ticks_per_second) > 0
+    assert report.dropped == 0
 
 
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_the_size_of_a_batch_does_not_show(batch: int) -> None:
     """Forecasts and dead letters are the same bytes for every batch size."""
     source = feed(700)
-    assert full(source, StreamConfig(batch=batch))[:2] == full(source, StreamConfig(batch=333))[:2]
+    assert full(source, replace(QUICK, batch=batch))[:2] == full(source, replace(QUICK, batch=333))[:2]
+
+
+@drawn(LINES, st.integers(1, 9))
+def test_the_size_of_a_batch_does_not_show_under_any_lines(lines: list[bytes], batch: int) -> None:
+    """Whatever the lines hold, also for a model that reads covariates."""
+    source = b"\n".join(lines)
+    one, other = (full(source, replace(QUICK, batch=b), lineup=PAIR)[:2] for b in (batch, 1000))
+    assert one == other
 
 
 def test_a_forecast_comes_while_the_source_is_still_open(tmp_path: Path) -> None:
     """A tick that waits in a pipe is served at once: nothing is held back until a batch is full."""
     reading, writing = os.pipe()
-    out, dead = tmp_path / "out", tmp_path / "dead"
     answered = threading.Event()
-    with os.fdopen(reading, "rb") as source, os.fdopen(writing, "wb", buffering=0) as sender:
+    stream = begin(tmp_path)
+    source = source_of(f"/dev/fd/{reading}")
+    with os.fdopen(writing, "wb", buffering=0) as sender:
         work = threading.Thread(
-            target=run, args=(SESSION, source, out, dead), kwargs={"on_progress": lambda _: answered.set()}
+            target=drive.run, args=(stream, blocks(source, {})), kwargs={"on_progress": lambda _: answered.set()}
         )
         work.start()
         for hour in range(3):
             answered.clear()
             sender.write(f'{{"series":"A","time":"2024-01-01T0{hour}:00","price":1}}\n'.encode())
             assert answered.wait(20)
-            assert out.read_bytes().count(b"\n") == hour + 1
+            assert read_files(tmp_path)[0].count(b"\n") == hour + 1
         sender.close()
         work.join(20)
+    os.close(reading)
     assert not work.is_alive()
+    stream.close()
 
 
 def test_lines_are_bounded() -> None:
@@ -137,36 +151,24 @@ def test_lines_are_bounded() -> None:
     assert report.forecasts == 1
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    return {"out": folder / "out.jsonl", "dead_letters": folder / "dead.jsonl", "snapshot": folder / "state.npz"}
+# -------------------------------------------------------------------------------------------------- stop, and go on
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_resumed_run_gives_the_bytes_of_an_uninterrupted_one(seed: int, tmp_path: Path) -> None:
     """Stopped between any two batches, again and again, and resumed with another batch size: the same bytes."""
     rng = random.Random(seed)
-    source, files = feed(600, seed), _files(tmp_path)
+    source = feed(600, seed)
+    (tmp_path / "in.jsonl").write_bytes(source)
     out, dead, report = full(source)
-
-    class Stopped(Exception):  # noqa: N818  a stop is no error
-        pass
-
-    stop_at = 0
-
-    def stop(read: int) -> None:
-        if read >= stop_at:
-            raise Stopped
-
     for _ in range(rng.randint(1, 4)):
-        stop_at += rng.randint(1, 300)
-        config = StreamConfig(batch=rng.randint(1, 60), snapshot_every=rng.randint(1, 4))
+        config = replace(QUICK, batch=rng.randint(1, 60))
         try:
-            run(SESSION, io.BytesIO(source), **files, config=config, resume=True, on_progress=stop)
-        except Stopped:
+            run_file(tmp_path, config, stop_at=rng.randint(1, 300))
+        except StoppedError:
             continue
-    done = run(SESSION, io.BytesIO(source), **files, resume=True)
-    assert files["out"].read_bytes() == out
-    assert files["dead_letters"].read_bytes() == dead
+    done = run_file(tmp_path)
+    assert read_files(tmp_path) == (out, dead)
     assert (done.ticks, done.forecasts, done.holes, done.rejected) == (
         report.ticks,
         report.forecasts,
@@ -178,14 +180,23 @@ def test_a_resumed_run_gives_the_bytes_of_an_uninterrupted_one(seed: int, tmp_pa
 _CHILD = """
 import sys
 from pathlib import Path
-from pipeline.session import Session
-from pipeline.stream import StreamConfig, run
+from pipeline import drive
+from pipeline.intake import blocks, source_of
+from pipeline.lineup import Lineup
+from pipeline.lines import IntakeConfig
+from pipeline.opening import Opening, opened
+from pipeline.outputs import FileOutput
+from pipeline.rules import RuleConfig
+from pipeline.stream_config import StreamConfig
 folder = Path(sys.argv[1])
-run(
-    Session.load(folder / "m.onnx"), folder / "in.jsonl", folder / "out.jsonl", folder / "dead.jsonl",
-    config=StreamConfig(batch=20, snapshot_every=3), snapshot=folder / "state.npz", resume=True,
-    on_progress=lambda n: print(n, flush=True),
+config = StreamConfig(batch=20, burn_in=5, history=8, replay=1000, max_series=1000, rules=RuleConfig(jump_scales=20.0))
+wanted = Opening(
+    lineup=Lineup(serving=(folder / "m.onnx").read_bytes()), journal=folder / "journal",
+    out=FileOutput(folder / "out.jsonl"), dead=FileOutput(folder / "dead.jsonl"),
 )
+with opened(wanted, config) as stream:
+    source = source_of(folder / "in.jsonl", config=IntakeConfig(batch=20))
+    drive.run(stream, blocks(source, drive.positions(stream)), on_progress=lambda n: print(n, flush=True))
 print("done", flush=True)
 """
 
@@ -202,108 +213,108 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
         assert child.stdout is not None
         end = child.stdout.readline().strip()
         if kills < 4:
-            time.sleep(rng.uniform(0, 0.03))
+            time.sleep(rng.uniform(0, 0.1))
             child.send_signal(signal.SIGKILL)
             kills += child.wait() == -signal.SIGKILL
         end = (child.communicate()[0].split() or [end])[-1]
     assert kills > 0
-    out, dead, _ = full(source)
-    assert (tmp_path / "out.jsonl").read_bytes() == out
-    assert (tmp_path / "dead.jsonl").read_bytes() == dead
+    assert read_files(tmp_path) == full(source)[:2]
 
 
-def test_a_snapshot_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_a_journal_of_another_model_is_refused(tmp_path: Path) -> None:
     """States belong to the model that made them; both digests are named and the files stay as they are."""
-    files = _files(tmp_path)
-    run(SESSION, io.BytesIO(feed(50)), **files)
-    before = files["out"].read_bytes()
-    other = Session(model_bytes(metadata(name="other")))
+    (tmp_path / "in.jsonl").write_bytes(feed(50))
+    run_file(tmp_path)
+    before = read_files(tmp_path)
+    other = Lineup(serving=model_bytes(metadata(name="other")))
     with pytest.raises(IntegrityError) as caught:
-        run(other, io.BytesIO(feed(50)), **files, resume=True)
-    assert SESSION.sha256 in str(caught.value)
+        run_file(tmp_path, lineup=other)
+    assert LINEUP.sha256 in str(caught.value)
     assert other.sha256 in str(caught.value)
-    assert files["out"].read_bytes() == before
+    assert read_files(tmp_path) == before
+    run_file(tmp_path)
 
 
 def test_missing_bytes_are_noticed_on_resume(tmp_path: Path) -> None:
-    """An output or a source shorter than what the snapshot counts stops the run."""
-    files = _files(tmp_path)
-    run(SESSION, io.BytesIO(feed(50)), **files)
-    with pytest.raises(DataError, match="the source ended after"):
-        run(SESSION, io.BytesIO(feed(20)), **files, resume=True)
-    os.truncate(files["out"], 10)
-    with pytest.raises(IntegrityError, match=r"10 bytes, but the snapshot had committed"):
-        run(SESSION, io.BytesIO(feed(50)), **files, resume=True)
+    """A source shorter than what was read stops the run."""
+    (tmp_path / "in.jsonl").write_bytes(feed(50))
+    run_file(tmp_path)
+    (tmp_path / "in.jsonl").write_bytes(feed(20))
+    with pytest.raises(DataError, match="it was cut or replaced"):
+        run_file(tmp_path)
 
 
-def test_a_run_begun_anew_leaves_nothing_of_the_last_one(tmp_path: Path) -> None:
-    """Without resume the files are begun again, and a later resume continues the new run."""
-    files = _files(tmp_path)
-    run(SESSION, io.BytesIO(feed(80, seed=1)), **files)
-    run(SESSION, io.BytesIO(feed(40, seed=2)), **files)
-    assert files["out"].read_bytes() == full(feed(40, seed=2))[0]
-    run(SESSION, io.BytesIO(feed(40, seed=2) + feed(10, seed=3)), **files, resume=True)
-    assert files["out"].read_bytes() == full(feed(40, seed=2) + feed(10, seed=3))[0]
+def test_a_stream_without_a_journal_begins_its_files_anew(tmp_path: Path) -> None:
+    """Nothing of the last run is left in them."""
+    for seed in (1, 2):
+        (tmp_path / "in.jsonl").write_bytes(feed(80 // seed, seed))
+        run_file(tmp_path, journal=None)
+    assert read_files(tmp_path) == full(feed(40, 2))[:2]
 
 
-def test_a_run_begun_anew_and_killed_at_once_does_not_resume_the_last_one(tmp_path: Path) -> None:
-    """The old snapshot is gone before the first byte of the new output is written."""
-    files = _files(tmp_path)
-    run(SESSION, io.BytesIO(feed(80, seed=1)), **files)
-
-    def die(_: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(SESSION, io.BytesIO(feed(40, seed=2)), **files, config=StreamConfig(batch=10), on_progress=die)
-    run(SESSION, io.BytesIO(feed(40, seed=2)), **files, resume=True)
-    assert files["out"].read_bytes() == full(feed(40, seed=2))[0]
-
-
-def test_what_cannot_be_resumed_is_refused_at_the_start(tmp_path: Path) -> None:
-    """Resuming needs a snapshot, a snapshot needs files at a path, and a source must be there."""
-    with pytest.raises(ConfigError, match="expected a snapshot"):
-        run(SESSION, io.BytesIO(), io.BytesIO(), io.BytesIO(), resume=True)
-    with pytest.raises(ConfigError, match="Name their paths"):
-        run(SESSION, io.BytesIO(), io.BytesIO(), io.BytesIO(), snapshot=tmp_path / "s")
-    with pytest.raises(DataError, match="cannot be read"):
-        run(SESSION, tmp_path / "none", io.BytesIO(), io.BytesIO())
-    with pytest.raises(ConfigError, match="cannot be written"):
-        run(SESSION, io.BytesIO(), tmp_path / "none" / "out", io.BytesIO())
-    with pytest.raises(ConfigError, match="its folder is not there"):
-        run(SESSION, io.BytesIO(), **_files(tmp_path) | {"snapshot": tmp_path / "none" / "s"})
-
-
-def test_a_snapshot_needs_a_model_whose_bits_do_not_depend_on_the_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the self-test fails, a snapshot is refused; in batches of one it is not needed."""
-
-    def fails(_: int) -> None:
-        raise ModelError("different bits")
-
-    monkeypatch.setattr(SESSION, "self_test", fails)
-    with pytest.raises(ModelError, match="different bits"):
-        run(SESSION, io.BytesIO(feed(5)), **_files(tmp_path))
-    run(SESSION, io.BytesIO(feed(5)), **_files(tmp_path), config=StreamConfig(batch=1))
+def test_a_new_journal_does_not_begin_files_of_another_anew(tmp_path: Path) -> None:
+    """Outputs that hold something are kept when the journal is not there; moved away, a new run begins."""
+    (tmp_path / "in.jsonl").write_bytes(feed(80, seed=1))
+    run_file(tmp_path)
+    before = read_files(tmp_path)
+    (tmp_path / "journal").rename(tmp_path / "old")
+    with pytest.raises(ConfigError, match="a new journal would begin it anew"):
+        run_file(tmp_path)
+    assert read_files(tmp_path) == before
+    for name in ("out.jsonl", "dead.jsonl"):
+        (tmp_path / name).rename(tmp_path / f"{name}.old")
+    (tmp_path / "in.jsonl").write_bytes(feed(40, seed=2))
+    with pytest.raises(StoppedError):
+        run_file(tmp_path, stop_at=1)
+    (tmp_path / "in.jsonl").write_bytes(feed(40, seed=2) + feed(10, seed=3))
+    run_file(tmp_path)
+    assert read_files(tmp_path) == full(feed(40, seed=2) + feed(10, seed=3))[:2]
 
 
 def test_an_empty_source_gives_empty_files(tmp_path: Path) -> None:
     """No line, or only blank ones: no forecast, no dead letter, no call of the model."""
     for source in (b"", b"\n\n", b"series,time,price\n"):
-        report = run(SESSION, io.BytesIO(source), **_files(tmp_path))
+        (tmp_path / "in.jsonl").write_bytes(source)
+        report = run_file(tmp_path, journal=None)
         assert (report.ticks, report.forecasts) == (0, 0)
-        assert _files(tmp_path)["out"].read_bytes() == b""
+        assert read_files(tmp_path) == (b"", b"")
+
+
+def test_a_journal_needs_a_model_whose_bits_do_not_depend_on_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the self-test fails, a journal is refused; without one it is not needed."""
+
+    def fails(_: int) -> None:
+        raise ModelError("different bits")
+
+    monkeypatch.setattr(LINEUP.sessions["serving"], "self_test", fails)
+    (tmp_path / "in.jsonl").write_bytes(feed(5))
+    with pytest.raises(ModelError, match="different bits"):
+        run_file(tmp_path)
+    run_file(tmp_path, journal=None)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"batch": 0}, {"batch": 10**6}, {"max_series": 0}, {"max_line_bytes": 63}, {"snapshot_every": 0}, {"batch": 1.0}],
+    [
+        *({"batch": 0}, {"batch": 10**6}, {"max_series": 0}, {"max_line_bytes": 63}, {"batch": 1.0}, {"burn_in": -1}),
+        *({"replay": 999}, {"history": -1}, {"history": 10**6}, {"dead_bytes": -1}),
+    ],
 )
 def test_settings_out_of_range_are_refused(changes: dict) -> None:
     """Each setting has a range, and the message names the setting."""
     with pytest.raises(ConfigError, match=f"stream.{next(iter(changes))}"):
         StreamConfig(**changes)
+
+
+def past_of(source: bytes) -> Past:
+    """Give lines as ticks that a stream begins with."""
+
+    def past(layout: Layout) -> Iterator[Ticks]:
+        return iter([parser(b"{}", layout)(source.splitlines())])
+
+    return past
 
 
 def test_a_warm_start_goes_on_from_the_history() -> None:
@@ -312,8 +323,184 @@ def test_a_warm_start_goes_on_from_the_history() -> None:
     cut = source.index(b"\n", len(source) // 2) + 1
     whole, _, _ = full(source)
     before, _, _ = full(source[:cut])
-    out = io.BytesIO()
-    run(SESSION, io.BytesIO(source[cut:]), out, io.BytesIO(), history=io.BytesIO(source[:cut]))
-    assert before + out.getvalue() == whole
+    out, _, _ = full(source[cut:], history=past_of(source[:cut]))
+    assert before + out == whole
     cold, _, _ = full(source[cut:])
-    assert cold != out.getvalue()
+    assert cold != out
+
+
+def test_a_warm_start_is_not_warmed_again(tmp_path: Path) -> None:
+    """The journal holds what the history left: stopped at once or later, the run goes on to the same bytes."""
+    source = feed(400, seed=6)
+    cut = source.index(b"\n", len(source) // 2) + 1
+    history = past_of(source[:cut])
+    (tmp_path / "in.jsonl").write_bytes(source[cut:])
+    for stop_at in (1, 100):
+        with pytest.raises(StoppedError):
+            run_file(tmp_path, stop_at=stop_at, history=history)
+    run_file(tmp_path, history=history)
+    assert read_files(tmp_path) == full(source[cut:], history=history)[:2]
+
+
+# ---------------------------------------------------------------------------------------------- answers and requests
+
+
+def request(name: str | None, lines: list[bytes], first: int = 0) -> Block:
+    """Make the block of a request."""
+    return Block(partition="http", lines=lines, head=b"{}", first=first, position=None, request=name)
+
+
+def test_the_answers_are_what_the_outputs_get(tmp_path: Path) -> None:
+    """Blocks taken together or one by one have the same answers, and joined they are the files."""
+    lines = feed(300, seed=2).splitlines()
+    asked = [request(None, lines[k : k + 17], first=k) for k in range(0, len(lines), 17)]
+    with going_on(tmp_path) as stream:
+        together = stream.take(asked[:5]) + stream.take([]) + stream.take(asked[5:])
+    alone = Stream(LINEUP, QUICK)
+    assert [alone.take([block])[0] for block in asked] == together
+    out, dead = read_files(tmp_path)
+    assert b"".join(a.forecasts for a in together) == out
+    assert b"".join(a.refused for a in together) == dead
+    assert sum(a.accepted for a in together) == out.count(b"\n")
+    assert (out, dead) == full(b"\n".join(lines))[:2]
+
+
+def test_a_block_with_no_line_has_an_empty_answer() -> None:
+    """Also between others, and alone."""
+    stream = Stream(LINEUP, QUICK)
+    first, empty, last = stream.take([request(None, [tick("A")]), request(None, []), request(None, [tick("B")])])
+    assert (empty.forecasts, empty.refused, empty.counts) == (b"", b"", {})
+    assert b'"A"' in first.forecasts
+    assert b'"B"' in last.forecasts
+    assert stream.take([request(None, [])])[0] == empty
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_request_that_is_repeated_has_one_effect_and_one_answer(tmp_path: Path, closed: bool) -> None:
+    """In the same batch, later, and after a restart: the first answer again, marked, and no tick taken twice."""
+    asked = request("id-1", [tick("A"), tick("A", 1), tick("A", 0), b"oops"])
+    stream = begin(tmp_path)
+    first, again, other = stream.take([asked, asked, request("id-2", [tick("B")])])
+    assert (first.repeated, again.repeated, other.repeated) == (False, True, False)
+    assert first.counts == {"accepted": 2, "malformed": 1, "late": 1}
+    later, fresh = stream.take([asked, request("id-3", [tick("B", 1)])])
+    before = carried(stream)
+    stream.close() if closed else leave(stream)
+    stream = begin(tmp_path)
+    assert carried(stream) == before
+    (after,) = stream.take([asked])
+    assert {(a.forecasts, a.refused, tuple(a.counts.items())) for a in (again, later, after)} == {
+        (first.forecasts, first.refused, tuple(first.counts.items()))
+    }
+    assert later.repeated
+    assert after.repeated
+    assert not fresh.repeated
+    assert carried(stream) == before
+    stream.close()
+    assert read_files(tmp_path)[0] == first.forecasts + other.forecasts + fresh.forecasts
+
+
+def test_requests_with_the_same_lines_and_other_ids_are_two() -> None:
+    """The id alone makes a repetition: the same lines under another one are duplicates."""
+    stream = Stream(LINEUP, QUICK)
+    first, second = stream.take([request("a", [tick("A")]), request("b", [tick("A")])])
+    assert (first.counts, second.counts) == ({"accepted": 1}, {"duplicate": 1})
+
+
+def test_a_failed_batch_breaks_the_stream_until_it_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is committed, nothing more is taken, and the journal goes on to the same bytes."""
+    lines = feed(200, seed=8).splitlines()
+    stream = begin(tmp_path)
+    stream.take([request(None, lines[:100])])
+    with monkeypatch.context() as patch:
+
+        def fails(*_: object) -> None:
+            raise ModelError("the runtime gave up")
+
+        patch.setattr(stream.core.session, "step", fails)
+        with pytest.raises(ModelError, match="gave up"):
+            stream.take([request(None, lines[100:], first=100)])
+    with pytest.raises(ModelError, match="an earlier batch failed"):
+        stream.take([request(None, lines[100:], first=100)])
+    stream.close()
+    with going_on(tmp_path) as stream:
+        stream.take([request(None, lines[100:], first=100)])
+    assert read_files(tmp_path) == full(b"\n".join(lines))[:2]
+
+
+# ----------------------------------------------------------------------------------------------------- dead letters
+
+
+@pytest.mark.parametrize("batch", [1, 13, 1000])
+def test_dead_letters_are_bounded_and_counted(batch: int) -> None:
+    """Beyond the bound they are counted and not written, at the same letter whatever the batch."""
+    source = feed(1000, seed=3)
+    _, everything, whole = full(source)
+    bound = len(everything) // 3
+    _, dead, report = full(source, replace(QUICK, batch=batch, dead_bytes=bound))
+    assert everything.startswith(dead)
+    assert bound - 2000 < len(dead) <= bound
+    assert report.rejected == whole.rejected
+    assert report.dropped == everything.count(b"\n") - dead.count(b"\n")
+
+
+def test_rules_do_not_belong_to_the_journal(tmp_path: Path) -> None:
+    """Judged once, a tick stays judged: other rules, later, change only what comes then."""
+    stream = begin(tmp_path)
+    stream.take([request(None, [tick("A"), tick("A", 1, 1000.0)])])
+    before = carried(stream)
+    leave(stream)
+    with going_on(tmp_path, replace(QUICK, rules=RuleConfig(jump="accept"))) as stream:
+        assert carried(stream) == before
+        (answer,) = stream.take([request(None, [tick("A", 2, 1000.0)])])
+        assert answer.accepted == 1
+
+
+def test_another_history_is_refused(tmp_path: Path) -> None:
+    """The length of the ring belongs to the journal, and the message says both."""
+    begin(tmp_path).close()
+    with pytest.raises(ConfigError, match=r"stream\.history is 9, but the journal was begun with 8"):
+        begin(tmp_path, replace(QUICK, history=9))
+
+
+@settings(max_examples=30)
+@drawn(st.integers(0, 10**6), st.lists(st.integers(1, 40), min_size=1, max_size=6))
+def test_a_stream_with_a_journal_gives_the_bytes_of_one_without(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, sizes: list[int]
+) -> None:
+    """Covariates, adjustments, references beside: whether it is journaled does not show."""
+    folder = tmp_path_factory.mktemp("journal")
+    lines = [*feed(120, seed, **BESIDE).splitlines(), split("AAA", 500), tick("AAA", 500, 50.0, **BESIDE)]
+    with going_on(folder, lineup=PAIR) as stream:
+        start, k = 0, 0
+        while start < len(lines):
+            stop = start + sizes[k % len(sizes)]
+            stream.take([request(None, lines[start:stop], first=start)])
+            start, k = stop, k + 1
+    assert read_files(folder) == full(b"\n".join(lines), lineup=PAIR)[:2]
+
+
+def test_outputs_can_go_to_a_pipe_and_to_nowhere() -> None:
+    """What is published is what the answers hold; without outputs they are all there is."""
+    out = io.BytesIO()
+    stream = Stream(LINEUP, QUICK, out=PipeOutput(out))
+    answers = [answer for block in given(feed(100), 30) for answer in stream.take([block])]
+    assert b"".join(a.forecasts for a in answers) == out.getvalue() != b""
+    assert not stream.tend()
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """A path in a folder that is not there, or a folder itself."""
+    for path in (tmp_path / "none" / "out", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            FileOutput(path)
+
+
+def test_times_of_forecasts_are_utc() -> None:
+    """Microseconds are written whole, before 1970 and after."""
+    lines = [tick("A", -500_000 + 1e-9), tick("A", 0.5), tick("B", HOUR / HOUR)]
+    config = replace(QUICK, rules=RuleConfig(grid="accept"))
+    told = [orjson.loads(line)["origin_time"] for line in full(b"\n".join(lines), config)[0].splitlines()]
+    assert told == ["1966-12-17T16:00:00.000004Z", "2024-01-01T00:30:00.000000Z", "2024-01-01T01:00:00.000000Z"]

@@ -1,0 +1,115 @@
+"""A new champion takes over while the stream runs: seen, tried, read, warmed, and let serve.
+
+Each turn does a little: one look at the champions folder, one question to the process that tries the files, or some
+milliseconds of warming. A champion that cannot serve is told of and the old one goes on.
+
+Comes in: a champions folder. Goes out: a stream under a new lineup. Imported by opening.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.errors import IntegrityError, StatecastError
+from pipeline.champions import Published
+from pipeline.lineup import published
+from pipeline.trial import Terms
+from pipeline.vetting import Vetting
+from pipeline.watching import Watcher
+
+if TYPE_CHECKING:
+    from pipeline.stream import Stream
+
+SLICE_S = 0.004
+"""Seconds of warming between two batches."""
+
+LOOK_S = 0.5
+"""Seconds between two looks at the folder."""
+
+_RESTARTS = 3
+
+
+class Swap:
+    """Follows the champion of a name.
+
+    Parameters
+    ----------
+    folder : Path
+        Champions folder.
+    name : str
+    stream : Stream
+        What takes over.
+    """
+
+    def __init__(self, folder: Path, name: str, stream: Stream) -> None:
+        self._folder, self._stream = folder, stream
+        self._watcher = Watcher(folder, name, version=stream.lineup.version)
+        self._looked = float("-inf")
+        self._work: Iterator[None] | None = None
+        self._vetting: Vetting | None = None
+
+    def tend(self) -> bool:
+        """Do one turn; True while there is something to do."""
+        if self._work is None:
+            champion = self._look()
+            if champion is None:
+                return False
+            self._work = self._take_over(champion)
+        try:
+            next(self._work)
+        except StopIteration:
+            self._work = None
+            return False
+        except StatecastError as error:
+            if self._stream.broken:
+                raise
+            self._work = None
+            if self._stream.broken:
+                raise
+            self._stream.note({"kind": "swap_refused", "why": str(error)})
+            return False
+        return self._vetting is None  # a process that tries a file is waited for, not urged
+
+    def close(self) -> None:
+        """End what is under way."""
+        if self._vetting is not None:
+            self._vetting.kill()
+
+    def _look(self) -> Published | None:
+        if time.monotonic() < self._looked + LOOK_S:
+            return None
+        self._looked = time.monotonic()
+        try:
+            return self._watcher.changed()
+        except StatecastError as error:
+            self._stream.note({"kind": "swap_refused", "why": str(error)})
+            return None
+
+    def _take_over(self, champion: Published) -> Iterator[None]:
+        """Try, read, warm and flip, a turn at a time."""
+        layout = self._stream.core.layout
+        terms = Terms(past=layout.past, future=layout.future, block=layout.block, batch=self._stream.config.batch)
+        files: dict[str, Any] = {champion.file: champion.sha256}
+        files |= {one.file: one.sha256 for one in champion.beside.values()}
+        for file, sha256 in files.items():
+            self._vetting = Vetting.start(self._folder / file, sha256, terms=terms)
+            while (verdict := self._vetting.poll()) is None:
+                yield
+            self._vetting = None
+            if not verdict.ok:
+                self._stream.note({"kind": "swap_refused", "version": champion.version, "why": verdict.why})
+                return
+        lineup = published(self._folder, champion)
+        for again in range(_RESTARTS, -1, -1):
+            self._stream.announce(lineup)
+            try:
+                while not self._stream.warm(SLICE_S):
+                    yield
+                break
+            except IntegrityError:  # a series moved on faster than its history reaches
+                if not again or self._stream.broken:
+                    raise
+        self._stream.flip()
