@@ -94,12 +94,12 @@ def answers(
         Dead letters of each block.
     """
     if len(blocks) == 1:
-        return [Answer(forecasts=b"".join(lines), refused=b"".join(letters[0]), counts=_counts(reason))]
+        return [Answer(forecasts=b"".join(lines), refused=b"".join(letters[0]), counts=counted(reason))]
     ends = np.cumsum([len(block.lines) for block in blocks]).tolist()
     cuts = np.searchsorted(tick, ends).tolist()
     given = []
     for begin, end, first, stop, dead in zip([0, *cuts], cuts, [0, *ends], ends, letters, strict=False):
-        counts = _counts(reason[first:stop])
+        counts = counted(reason[first:stop])
         given.append(Answer(forecasts=b"".join(lines[begin:end]), refused=b"".join(dead), counts=counts))
     return given
 
@@ -108,7 +108,7 @@ def _digest(block: Block) -> str:
     return hashlib.sha256(b"\n".join([block.head, *block.lines])).hexdigest()
 
 
-def _counts(reason: NDArray[np.uint8]) -> dict[str, int]:
+def counted(reason: NDArray[np.uint8]) -> dict[str, int]:
     """Count the lines by reason code; blank ones are left out."""
     count = np.bincount(reason, minlength=len(Reason)).tolist()
     return {r.code: count[r] for r in Reason if count[r] and r != Reason.BLANK}

@@ -36,6 +36,8 @@ class Head:
         Dead letters that were counted and not written.
     model, sha256, version
         Which model serves from this batch on.
+    ring : int
+        The history on disk holds all that batches before this one have for it.
     notes : list of dict
         What happened beside the ticks: a swap, a drift, a move to another machine.
     """
@@ -52,6 +54,7 @@ class Head:
     model: str = ""
     sha256: str = ""
     version: int = 0
+    ring: int = 0
     notes: list[dict[str, Any]] = field(default_factory=list)
 
     @property

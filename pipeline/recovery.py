@@ -100,7 +100,7 @@ def recover(journal: Journal, core: Core, history: History, owners: dict[str, in
     for owner, arena in [(BOOK, core.book.arena), *((o, s.arena) for o, s in states.items())]:
         _load(journal, owner, arena, as_of[owner])
         _check_seen(journal, series, as_of[owner], first)
-    redo = _Redo(core, history, states, as_of, owners[SERVING], Head(**journal.last().head).version)
+    redo = _Redo(core, history, states, as_of, owners[SERVING], Head(**journal.last().head))
     head = Head()
     for kept in journal.batches(first - 1):
         head = Head(**kept.head)
@@ -172,12 +172,12 @@ class _Redo:
         states: dict[int, States],
         as_of: dict[int, NDArray[np.int64]],
         serving: int,
-        version: int,
+        last: Head,
     ) -> None:
         self.core, self.history, self.states, self.as_of, self.serving = core, history, states, as_of, serving
         self.stepped, self.difference = 0, 0.0
         self.dirty: dict[int, dict[int, int]] = {owner: {} for owner in as_of}
-        self._version = version
+        self._last = last
         self._waiting: list[tuple[Events, NDArray[np.int64], NDArray[np.float64]]] = []
         self._newest = NEVER
 
@@ -187,7 +187,7 @@ class _Redo:
         if len(events) == 0:
             return
         journaled = np.full((len(events), *self.core.serving.arena.columns["quantile"].shape), np.nan)
-        if head.version == self._version:
+        if head.version == self._last.version:
             journaled[events.accepted] = _quantile(batch, events)
         self._waiting.append((events, np.full(len(events), batch.id), journaled))
         if sum(len(e) for e, _, _ in self._waiting) >= TOGETHER:
@@ -201,7 +201,7 @@ class _Redo:
         number = np.concatenate([n for _, n, _ in self._waiting])
         journaled = np.concatenate([q for _, _, q in self._waiting])
         self._waiting = []
-        self.history.write(events)
+        self.history.write(events.take(number >= self._last.ring))
         page = events.slot // PAGE
         for owner, as_of in self.as_of.items():
             newer = as_of[page] < number

@@ -7,6 +7,7 @@ those. Imported by the command line.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +44,13 @@ def reconcile(stream: Stream, restated: Mapping[str, Prices]) -> dict[str, int]:
     for name, (_, price) in restated.items():
         if stream.core.book.slot(name) is None or len(price) == 0:
             raise DataError(f"reconcile {name}: the stream carries no such series, or the store has no prices of it")
-    stream.rest()  # nothing that the journal would step again may lie before the new states
+    # nothing that the journal would step again, or write to the history again, may lie before the new states; it stays
+    # there for the sake of outputs, which may not have had it yet and are not open now
+    stream.rest(forget=False)
     taken = {name: _renewed(stream, name, prices) for name, prices in restated.items()}
     stream.history.flush()
+    stream.head = replace(stream.head, ring=stream.head.batch + 1)
     stream.note({"kind": "reconciled", "series": taken}, everything=True)
-    stream.rest()
     return taken
 
 

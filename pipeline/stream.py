@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ConfigError, IntegrityError, ModelError
-from pipeline.answers import Answer, answers, other_lines
+from pipeline.answers import Answer, answers, counted, other_lines
 from pipeline.book import NEVER
 from pipeline.events import WARMING, Events
 from pipeline.fingerprint import fingerprint
@@ -42,7 +42,7 @@ from pipeline.shadow import Shadow
 from pipeline.states import States
 from pipeline.stream_config import StreamConfig
 from pipeline.stream_core import Applied, Core
-from pipeline.ticks import Layout, Parser, Reason, Ticks, parser
+from pipeline.ticks import Layout, Parser, Ticks, parser
 
 Past = Callable[[Layout], Iterable[Ticks]]
 """Gives ticks to begin with."""
@@ -260,7 +260,7 @@ class Stream:
         letters = self._letters(blocks, applied.reason)
         given = answers(blocks, applied.reason, applied.tick, lines, letters)
         written, dropped = self._capped([letter for part in letters for letter in part])
-        out, dead = b"".join([answer.forecasts for answer in answers]), b"".join(written)
+        out, dead = b"".join([answer.forecasts for answer in given]), b"".join(written)
         drifts = self.live.take(applied.events, applied.walked)
         self._drift = drifts[-1] if drifts else self._drift
         told = notes(drifts)
@@ -310,7 +310,7 @@ class Stream:
     def _next(self, applied: Applied, out: int, dead: int, dropped: int) -> Head:
         """Move the head on by a batch."""
         before = self.head.counts
-        more = {code: before.get(code, 0) + count for code, count in _counts(applied.reason).items()}
+        more = {code: before.get(code, 0) + count for code, count in counted(applied.reason).items()}
         return replace(
             self.head.following(),
             events=len(applied.events),
@@ -334,11 +334,12 @@ class Stream:
             self.ledger.commit(batch, events, **kept)
         self.head = head
 
-    def rest(self) -> None:
+    def rest(self, *, forget: bool = True) -> None:
         """Bring every page to disk, and let the journal forget all that is in them."""
         if self.ledger.dirty:
             self._commit(self.head.following(), everything=True)
-            self.ledger.settle(self.head.batch)
+            if forget:
+                self.ledger.settle(self.head.batch)
 
     def latest(self, series: str) -> bytes | None:
         """Give the last forecast of a series as a line, None where there is none.

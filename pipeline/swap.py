@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import IntegrityError, StatecastError
+from pipeline.calendar_features import FEATURES
 from pipeline.champions import Published
 from pipeline.lineup import published
 from pipeline.trial import Terms
@@ -23,13 +24,11 @@ from pipeline.watching import Watcher
 if TYPE_CHECKING:
     from pipeline.stream import Stream
 
-SLICE_S = 0.004
-"""Seconds of warming between two batches."""
+SLICES_S = (0.004, 0.032, 0.256, 2.048)
+"""Seconds of warming between two batches: the later ones where ticks came too fast for the one before."""
 
 LOOK_S = 0.5
 """Seconds between two looks at the folder."""
-
-_RESTARTS = 3
 
 
 class Swap:
@@ -67,8 +66,6 @@ class Swap:
             if self._stream.broken:
                 raise
             self._work = None
-            if self._stream.broken:
-                raise
             self._stream.note({"kind": "swap_refused", "why": str(error)})
             return False
         return self._vetting is None  # a process that tries a file is waited for, not urged
@@ -91,7 +88,12 @@ class Swap:
     def _take_over(self, champion: Published) -> Iterator[None]:
         """Try, read, warm and flip, a turn at a time."""
         layout = self._stream.core.layout
-        terms = Terms(past=layout.past, future=layout.future, block=layout.block, batch=self._stream.config.batch)
+        terms = Terms(
+            past=(*FEATURES, *layout.past),
+            future=(*FEATURES, *layout.future),
+            block=layout.block,
+            batch=self._stream.config.batch,
+        )
         files: dict[str, Any] = {champion.file: champion.sha256}
         files |= {one.file: one.sha256 for one in champion.beside.values()}
         for file, sha256 in files.items():
@@ -103,13 +105,13 @@ class Swap:
                 self._stream.note({"kind": "swap_refused", "version": champion.version, "why": verdict.why})
                 return
         lineup = published(self._folder, champion)
-        for again in range(_RESTARTS, -1, -1):
+        for slice_s in SLICES_S:
             self._stream.announce(lineup)
             try:
-                while not self._stream.warm(SLICE_S):
+                while not self._stream.warm(slice_s):
                     yield
                 break
             except IntegrityError:  # a series moved on faster than its history reaches
-                if not again or self._stream.broken:
+                if self._stream.broken or slice_s == SLICES_S[-1]:
                     raise
         self._stream.flip()

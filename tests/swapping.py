@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import orjson
+from disk import Fault, watch
 from numpy.typing import NDArray
 from served import metadata, model_bytes
+from ticking import feed
 from variants import returning
 
+from models.errors import IntegrityError
+from pipeline.history import SLACK
 from pipeline.lines import Block, Position
 from pipeline.lineup import Lineup
 from pipeline.opening import NOTES, Opening, notes_of, open_stream
@@ -31,6 +36,9 @@ CONFIG = StreamConfig(
     replay=1000,
     durability="none",
 )
+LINES = [line for line in feed(110, 4).split(b"\n") if line.strip()]
+BEGIN = 60
+"""Lines that are taken in before another version is announced."""
 
 
 @cache
@@ -42,14 +50,16 @@ def lineup(version: int) -> Lineup:
     return Lineup(version=version, serving=returning(name=f"even-{version}"), beside=beside)
 
 
-def started(folder: Path, config: StreamConfig = CONFIG, first: Lineup | None = None) -> Stream:
-    """Open a stream with all its files in a folder; a new one begins with version 1."""
+def started(
+    folder: Path, config: StreamConfig = CONFIG, first: Lineup | None = None, champions: Path | None = None
+) -> Stream:
+    """Open a stream with all its files in a folder; a new one begins with version 1, or with the models given."""
     wanted = Opening(
         lineup=first or lineup(1),
         journal=folder / "journal",
         out=FileOutput(folder / "out.jsonl"),
         told=notes_of(folder / "journal"),
-        watched=(folder / "champions", "none"),  # whatever the journal says goes on
+        watched=(champions or folder / "none", "fx"),
     )
     return open_stream(wanted, config)
 
@@ -102,15 +112,21 @@ class Ended:
     kept: dict[str, bytes]
 
 
-def quiet(folder: Path, lines: Sequence[bytes], swaps: Iterable[Move], config: StreamConfig = CONFIG) -> Ended:
+def quiet(
+    folder: Path,
+    lines: Sequence[bytes],
+    swaps: Iterable[Move],
+    config: StreamConfig = CONFIG,
+    of: Callable[[int], Lineup] = lineup,
+) -> Ended:
     """Take everything in, with swaps announced and served at the same lines, and states that are never behind."""
-    stream, at = started(folder, config), 0
+    stream, at, step = started(folder, config, of(1)), 0, max(config.history // SLACK, 1)
     for move in swaps:
         take(stream, lines[at : move.announced], at)
-        stream.announce(lineup(move.version))
+        stream.announce(of(move.version))
         warmed(stream)
-        for at in range(move.announced, move.served, 2):
-            take(stream, lines[at : min(at + 2, move.served)], at)
+        for at in range(move.announced, move.served, step):
+            take(stream, lines[at : min(at + step, move.served)], at)
             warmed(stream)
         at = move.served
         stream.flip()
@@ -154,3 +170,46 @@ def versions(out: bytes) -> NDArray[np.int64]:
 def with_history(length: int) -> StreamConfig:
     """Give the settings with another length of history."""
     return replace(CONFIG, history=length)
+
+
+def go_on(stream: Stream, armed: Callable[[bool], None] = lambda _: None, pause: float = 0.0) -> None:
+    """Take in the rest of `LINES`, with a swap to version 2 on the way; `armed` hears whether it is under way."""
+    at = taken(stream)
+    while at < len(LINES) or stream.head.version == 1:
+        swapping = at >= BEGIN and stream.head.version == 1
+        armed(swapping)
+        if swapping:
+            swap_on(stream)
+            time.sleep(pause)
+        until = at + 3 if BEGIN <= at < BEGIN + 20 else at + 20
+        take(stream, LINES[at:until], at)
+        at = min(until, len(LINES))
+
+
+def swap_on(stream: Stream) -> None:
+    """Announce version 2, warm it by some events of each series, or let it serve."""
+    if stream.status()["swap"] is None:
+        stream.announce(lineup(2))
+        return
+    try:
+        for _ in range(2):
+            stream.warm(0.0)
+        if stream.warm(0.0):
+            stream.flip()
+    except IntegrityError:  # the lines came faster than they were warmed
+        stream.announce(lineup(2))
+
+
+def run(folder: Path, fault: Fault | None = None, pause: float = 0.0) -> None:
+    """Open a stream and go on, as a process of its own; a fault counts calls while the swap is under way."""
+    if fault is None:
+        go_on(started(folder), pause=pause)
+        return
+    where, fault.where = fault.where, "nothing"
+    watch(fault)
+
+    def armed(swapping: bool) -> None:
+        fault.where = where if swapping else "nothing"
+
+    go_on(started(folder), armed)
+    (folder / "calls").write_text(str(fault.seen))

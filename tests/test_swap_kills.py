@@ -1,0 +1,87 @@
+"""A process that is killed while its model changes leaves the old one or the new one, and not a bit else."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from multiprocessing.forkserver import ensure_running
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from disk import Fault
+from swapping import LINES, Move, ended, go_on, lineup, moves, quiet, run, started, versions
+
+FORKED = multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _server() -> None:
+    """Start the process from which others are forked, with all that they need imported once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{Path(__file__).parents[1]}")
+        FORKED.set_forkserver_preload(["swapping"])
+        ensure_running()
+
+
+def forked(target: Callable[..., None], *given: Any) -> int:
+    """Run in a process of its own; its exit code."""
+    process = FORKED.Process(target=target, args=given)
+    process.start()
+    process.join(60)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def check(folder: Path, known: dict[tuple[Move, ...], Any]) -> None:
+    """Go on after a kill: the model is wholly one of the two, and all that is left is that of a quiet run."""
+    stream = started(folder)
+    version = stream.head.version
+    assert [move.version for move in moves(folder)] == ([2] if version == 2 else [])
+    assert stream.lineup.files == lineup(version).files
+    go_on(stream)
+    left = ended(stream, folder)
+    swaps = tuple(moves(folder))
+    assert len(swaps) == 1
+    if swaps not in known:
+        (folder / "quiet").mkdir()
+        known[swaps] = quiet(folder / "quiet", LINES, swaps)
+    assert left == known[swaps]
+    assert (np.diff(versions(left.out)) >= 0).all()
+    shutil.rmtree(folder)
+
+
+def test_a_kill_at_any_call_to_the_disk_leaves_one_of_the_two(tmp_path: Path) -> None:
+    """From the announcement to the flip, dead before each call or in the midst of it: old or new, same bits."""
+    (tmp_path / "whole").mkdir()
+    assert forked(run, tmp_path / "whole", Fault(10**9, "kill")) == 0
+    calls = int((tmp_path / "whole" / "calls").read_text())
+    assert calls > 20
+    known: dict[tuple[Move, ...], Any] = {}
+    for at in range(calls):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        assert forked(run, folder, Fault(at, ("kill", "torn")[at % 2])) == -signal.SIGKILL
+        check(folder, known)
+    assert len(known) > 1
+
+
+def test_a_kill_at_any_moment_leaves_one_of_the_two(tmp_path: Path) -> None:
+    """Killed from outside again and again, whatever it is doing: old or new, and the bits of a quiet run."""
+    rng, killed = random.Random(7), 0
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for _ in range(3):
+            process = FORKED.Process(target=run, args=(folder, None, 0.05))
+            process.start()
+            process.join(rng.uniform(0.05, 0.3))
+            process.kill()
+            process.join(20)
+            killed += process.exitcode == -signal.SIGKILL
+        check(folder, {})
+    assert killed > 3
