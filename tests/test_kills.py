@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_refused(case: Case) -> None:
     place = case.place("nowhere")
     place.journal.write_text("a file, not a folder")
     assert run(place, case.setting, LIFE) == REFUSED
-    assert "cannot be written" in complaint(place)
+    assert "cannot be made" in complaint(place)
     assert place.out.read_bytes() == b""
 
 
