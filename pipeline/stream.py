@@ -42,7 +42,7 @@ from pipeline.shadow import Shadow
 from pipeline.states import States
 from pipeline.stream_config import StreamConfig
 from pipeline.stream_core import Applied, Core
-from pipeline.ticks import Layout, Parser, Reason, Ticks, parser
+from pipeline.ticks import Layout, Parser, Ticks, parser
 
 Past = Callable[[Layout], Iterable[Ticks]]
 """Gives ticks to begin with."""

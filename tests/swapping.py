@@ -154,6 +154,12 @@ def ended(stream: Stream, folder: Path) -> Ended:
     return Ended(out=(folder / "out.jsonl").read_bytes(), kept=kept)
 
 
+def died(stream: Stream) -> None:
+    """Leave a stream as the death of its process does."""
+    stream.ledger.broken = True  # so that closing writes nothing
+    stream.close()
+
+
 def arrays(stream: Stream) -> Iterator[tuple[str, bytes]]:
     """Give the bytes of every array that a stream carries."""
     arenas = {"book": stream.core.book.arena} | {role: states.arena for role, states in stream.core.states.items()}
