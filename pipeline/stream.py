@@ -109,7 +109,6 @@ class Stream:
         self._shadow: Shadow | None = None
         self.swap: Tended | None = None
         self._failed = False
-        self._drift: dict[str, Any] | None = None
         self._parsers: dict[bytes, Parser] = {}
         opened = journal is None or journal.fresh
         self.lineup = _begun(lineup, journal) if opened or journal is None else kept_lineup(journal)
@@ -262,7 +261,6 @@ class Stream:
         written, dropped = self._capped([letter for part in letters for letter in part])
         out, dead = b"".join([answer.forecasts for answer in given]), b"".join(written)
         drifts = self.live.take(applied.events, applied.walked)
-        self._drift = drifts[-1] if drifts else self._drift
         told = notes(drifts)
         head = replace(
             self._next(applied, len(out), len(dead), dropped),
@@ -389,7 +387,7 @@ class Stream:
             "dropped": head.dropped,
             "newest_time": None if head.newest == NEVER else _moment(head.newest),
             "scores": self.live.report(),
-            "drift": self._drift,
+            "drift": self.live.drift,
             "swap": None
             if self._shadow is None
             else {"version": self._shadow.lineup.version, "events_to_warm": self._shadow.lag},

@@ -13,7 +13,7 @@ import orjson
 from disk import Fault, watch
 from numpy.typing import NDArray
 from served import metadata, model_bytes
-from ticking import feed
+from ticking import HOUR, US, feed, tick
 from variants import returning
 
 from models.errors import IntegrityError
@@ -22,6 +22,7 @@ from pipeline.lines import Block, Position
 from pipeline.lineup import Lineup
 from pipeline.opening import NOTES, Opening, notes_of, open_stream
 from pipeline.outputs import FileOutput
+from pipeline.restating import Prices, reconcile
 from pipeline.rules import RuleConfig
 from pipeline.stream import Stream
 from pipeline.stream_config import StreamConfig
@@ -154,6 +155,12 @@ def ended(stream: Stream, folder: Path) -> Ended:
     return Ended(out=(folder / "out.jsonl").read_bytes(), kept=kept)
 
 
+def died(stream: Stream) -> None:
+    """Leave a stream as the death of its process does."""
+    stream.ledger.broken = True  # so that closing writes nothing
+    stream.close()
+
+
 def arrays(stream: Stream) -> Iterator[tuple[str, bytes]]:
     """Give the bytes of every array that a stream carries."""
     arenas = {"book": stream.core.book.arena} | {role: states.arena for role, states in stream.core.states.items()}
@@ -212,4 +219,25 @@ def run(folder: Path, fault: Fault | None = None, pause: float = 0.0) -> None:
         fault.where = where if swapping else "nothing"
 
     go_on(started(folder), armed)
+    (folder / "calls").write_text(str(fault.seen))
+
+
+def restated() -> Prices:
+    """Give other prices of series A of `ORDINARY`, as a vendor restates them."""
+    hours = np.arange(40, dtype=np.int64)
+    return US + hours * HOUR, 50.0 + hours % 7
+
+
+ORDINARY = [tick(name, hour, 100.0 + hour % 5 + len(name)) for hour in range(40) for name in ("A", "BB", "CCC")]
+
+
+def restate(folder: Path, fault: Fault) -> None:
+    """Reconcile series A as a process of its own; a fault counts the calls of that."""
+    where, fault.where = fault.where, "nothing"
+    watch(fault)
+    stream = started(folder)
+    fault.where = where
+    reconcile(stream, {"A": restated()})
+    fault.where = "nothing"
+    stream.close()
     (folder / "calls").write_text(str(fault.seen))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from swapping import CONFIG, Ended, Move, W, ended, flipped, lineup, moves, quiet, started, take, with_history
+from swapping import CONFIG, Ended, Move, W, died, ended, flipped, lineup, moves, quiet, started, take, with_history
 from ticking import feed, split, tick
 from variants import blocks, reading
 
@@ -204,13 +204,6 @@ def test_without_a_history_the_new_states_begin_cold(between: int, tmp_path: Pat
         assert x.tobytes() == before[name].tobytes(), name
     assert again.core.serving.arena["count"][0] == 1
     again.close()
-
-
-def died(stream: Stream) -> None:
-    """Leave a stream as the death of its process does."""
-    assert stream.journal is not None
-    stream.broken = True
-    stream.close()
 
 
 @pytest.mark.parametrize("other", [reading, blocks, lambda: b"no model"])

@@ -259,7 +259,7 @@ def test_what_serves_no_more_is_forgotten(tmp_path: Path) -> None:
     stream.announce(lineup(2))
     warmed(stream)
     stream.flip()
-    stream.settle()
+    stream.ledger.settle(stream.head.batch)
     assert stream.journal.models(1) == {}
     assert set(stream.journal.models(2)) == {"serving", "last"}
     assert model_bytes(metadata(name="last")) == stream.journal.models(2)["last"][1]

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import shutil
 import signal
-from collections.abc import Callable
-from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from disk import Fault
+from kills import child
+from kills import ended as exit_code
 from swapping import LINES, Move, ended, go_on, lineup, moves, quiet, run, started, versions
-
-FORKED = multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _server() -> None:
-    """Start the process from which others are forked, with all that they need imported once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{Path(__file__).parent}:{Path(__file__).parents[1]}")
-        FORKED.set_forkserver_preload(["swapping"])
-        ensure_running()
-
-
-def forked(target: Callable[..., None], *given: Any) -> int:
-    """Run in a process of its own; its exit code."""
-    process = FORKED.Process(target=target, args=given)
-    process.start()
-    process.join(60)
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 def check(folder: Path, known: dict[tuple[Move, ...], Any]) -> None:
@@ -58,14 +36,14 @@ def check(folder: Path, known: dict[tuple[Move, ...], Any]) -> None:
 def test_a_kill_at_any_call_to_the_disk_leaves_one_of_the_two(tmp_path: Path) -> None:
     """From the announcement to the flip, dead before each call or in the midst of it: old or new, same bits."""
     (tmp_path / "whole").mkdir()
-    assert forked(run, tmp_path / "whole", Fault(10**9, "kill")) == 0
+    assert exit_code(child(tmp_path / "whole", Fault(10**9, "kill"), be=run)) == 0
     calls = int((tmp_path / "whole" / "calls").read_text())
     assert calls > 20
     known: dict[tuple[Move, ...], Any] = {}
     for at in range(calls):
         folder = tmp_path / str(at)
         folder.mkdir()
-        assert forked(run, folder, Fault(at, ("kill", "torn")[at % 2])) == -signal.SIGKILL
+        assert exit_code(child(folder, Fault(at, ("kill", "torn")[at % 2]), be=run)) == -signal.SIGKILL
         check(folder, known)
     assert len(known) > 1
 
@@ -77,11 +55,9 @@ def test_a_kill_at_any_moment_leaves_one_of_the_two(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         for _ in range(3):
-            process = FORKED.Process(target=run, args=(folder, None, 0.05))
-            process.start()
+            process = child(folder, None, 0.05, be=run)
             process.join(rng.uniform(0.05, 0.3))
             process.kill()
-            process.join(20)
-            killed += process.exitcode == -signal.SIGKILL
+            killed += exit_code(process) == -signal.SIGKILL
         check(folder, {})
     assert killed > 3
