@@ -5,10 +5,11 @@ PIP_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SCRIPTS := $(sort $(wildcard benchmarks/*.py))
+SOAKS := benchmarks/hour.py benchmarks/soak.py
+SCRIPTS := $(filter-out $(SOAKS), $(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint contracts types check bench clean
+.PHONY: help setup demo test lint contracts types check bench soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +46,10 @@ check: lint contracts types test ## everything that CI checks, the cheapest firs
 
 bench: $(STAMP) ## run every benchmark in turn
 	@set -e; for script in $(SCRIPTS); do echo "== $$script"; $(BIN)/python $$script; done
+
+soak: $(STAMP) ## break the stream in every way for two hours, and say what came of it
+	$(BIN)/python benchmarks/soak.py --kills 1000 --minutes 60
+	$(BIN)/python benchmarks/hour.py --minutes 60
 
 clean: ## remove the environment and all caches; data folders stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -29,11 +29,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import trial  # noqa: E402
-from campaigns import Case, Tally, calls_of, endure, fail, fill, flip, strike  # noqa: E402
-from kills import Life, Place, Setting, quiet  # noqa: E402
-from poison import story  # noqa: E402
-from power import lose_power  # noqa: E402
+import trial
+from campaigns import Case, Tally, calls_of, endure, fail, fill, flip, strike
+from kills import Life, Place, Setting, quiet
+from poison import story
+from power import lose_power
 
 LIFE = Life(batch=128)
 SOURCES = ("input", "folder", "fifo")
@@ -45,9 +45,10 @@ ERRORS = (
 
 def gru(folder: Path) -> bytes:
     """Export a small GRU with random weights, as fits do."""
+    from step import forecaster
+
     from models.forecaster import Forecaster  # torch only in this process, never in the streams
     from pipeline.export import Provenance, export
-    from step import forecaster
 
     model: Forecaster = forecaster("gru", 16, 1)
     about = Provenance(

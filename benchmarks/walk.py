@@ -43,7 +43,7 @@ def carried(model: onnx.ModelProto, count: int) -> Callable[[], None]:
     inputs = feeds(model, 1)
     states = [i.name for i in model.graph.input][1:]
     outputs = [o.name for o in model.graph.output]
-    following = [outputs[k] for k in _states_of(model)]
+    following = [outputs[k] for k in states_of(model)]
     assert len(following) == len(states)
 
     def run() -> None:
@@ -55,7 +55,7 @@ def carried(model: onnx.ModelProto, count: int) -> Callable[[], None]:
     return run
 
 
-def _states_of(model: onnx.ModelProto) -> list[int]:
+def states_of(model: onnx.ModelProto) -> list[int]:
     """Find the outputs that are the states after the step: Y_h, and for an LSTM Y_c."""
     made = [o.name for o in model.graph.output]
     return [made.index(name) for node in model.graph.node for name in node.output[1:] if name]

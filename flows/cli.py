@@ -281,7 +281,7 @@ def stream(
         rebase=rebase,
     )
     told = IntakeConfig(batch=chosen.stream.batch, max_line_bytes=chosen.stream.max_line_bytes)
-    with opening.opened(wanted, chosen.stream) as stream, stopping() as stop:
+    with stopping() as stop, opening.opened(wanted, chosen.stream) as stream:
         given = intake.source_of(source or "-", follow=follow, repeats=repeats, config=told, stop=stop)
         report = drive.run(stream, intake.blocks(given, drive.positions(stream)))
     typer.echo(orjson.dumps(report) if as_json else stream_line(report), err=True)

@@ -125,15 +125,15 @@ class Book:
         events = Events.of(ticks, slot)
         self.arena.seat(len(self._names) + len(new))
         kept = np.flatnonzero(reason == 0)
-        plan = None
+        events, plan = events.take(kept), None
         if len(kept):
-            plan = self.order(events.take(kept))
+            plan = self.order(events)
             reason[kept] = plan.reason
-            # the plan counts admitted ticks, as the events that it orders do
-            place = np.cumsum(plan.reason == 0) - 1
-            plan = replace(plan, event=place[plan.event])
-            kept = np.flatnonzero(reason == 0)
-        events = events.take(kept)
+            if plan.reason.any():
+                fine = plan.reason == 0
+                kept, events = kept[fine], events.take(fine)
+                # the plan counts admitted ticks, as the events that it orders do
+                plan = replace(plan, event=(np.cumsum(fine) - 1)[plan.event])
         if self.rules.covariates == "last" and self.layout.beside:
             events = self._filled(events)
         return Admission(reason=reason, index=kept, events=events, plan=plan, new=list(new), newest=newest)

@@ -133,7 +133,8 @@ class States:
         rows = {name: self.arena[name][slot] for name in self.arena.columns}
         pieces, start = [], 0
         for width in plan.width.tolist():
-            pieces.append(self._round(ordered.take(slice(start, start + width)), rows, rules))
+            together = ordered if width == len(ordered) else ordered.take(slice(start, start + width))
+            pieces.append(self._round(together, rows, rules))
             start += width
         arrival = np.empty(len(plan.event), np.int64)
         arrival[plan.event] = np.arange(len(plan.event))

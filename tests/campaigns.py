@@ -25,6 +25,8 @@ from feeding import Feeder, growing, pouring, receiving
 from kills import REFUSED, Life, Place, Setting, Truth, Verdict, child, compare, ended, lay_out, left, run, told_of
 from poison import Story
 
+from pipeline.opening import NOTES
+
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -208,7 +210,8 @@ def committed(place: Place) -> dict[str, Any]:
 def ahead(place: Place) -> list[str]:
     """Tell of outputs that hold more than was committed."""
     head = committed(place)
-    sizes = {name: (place.folder / name).stat().st_size for name in ("out", "dead")}
+    files = {"out": place.out, "dead": place.dead, "note": place.journal / NOTES}
+    sizes = {name: path.stat().st_size for name, path in files.items() if path.exists()}
     return [
         f"{name} has {size} bytes, of which {head.get(f'{name}_bytes', 0)} are committed"
         for name, size in sizes.items()
@@ -313,7 +316,15 @@ def fail(case: Case, life: Life, what: str, where: str, points: Iterable[int], *
 
 
 def flip(
-    case: Case, life: Life, seed: int, tries: int, file: str, *, points: Sequence[int] = range(100, 400), bits: int = 1, late: float = 0
+    case: Case,
+    life: Life,
+    seed: int,
+    tries: int,
+    file: str,
+    *,
+    points: Sequence[int] = range(100, 400),
+    bits: int = 1,
+    late: float = 0,
 ) -> Tally:
     """Kill a run, turn bits of a file of its journal over, and go on: detected, or harmless, and never wrong.
 

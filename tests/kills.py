@@ -33,11 +33,12 @@ from served import model_bytes
 from flows.stopping import stopping
 from models.errors import StatecastError
 from pipeline import drive, journal
+from pipeline.drift import DriftConfig
 from pipeline.intake import blocks, source_of
 from pipeline.journal import Batch, Durability, Journal
 from pipeline.lines import IntakeConfig, Stop
 from pipeline.lineup import Lineup
-from pipeline.opening import Opening, open_stream, opened
+from pipeline.opening import NOTES, Opening, notes_of, open_stream, opened
 from pipeline.outputs import FileOutput
 from pipeline.stream import Stream
 from pipeline.stream_config import StreamConfig
@@ -110,13 +111,15 @@ class Life:
             replay=self.replay,
             history=setting.history,
             dead_bytes=setting.dead_bytes,
+            drift=DriftConfig(threshold=2.0, least=10, slack=0.01),  # there is to be some
         )
 
 
 def opening(place: Place, setting: Setting) -> Opening:
     """Open the outputs and say where the journal lies."""
     lineup = Lineup(serving=setting.model)
-    return Opening(lineup=lineup, journal=place.journal, out=FileOutput(place.out), dead=FileOutput(place.dead))
+    out, dead, told = FileOutput(place.out), FileOutput(place.dead), notes_of(place.journal)
+    return Opening(lineup=lineup, journal=place.journal, out=out, dead=dead, told=told)
 
 
 def live(place: Place, setting: Setting, life: Life) -> None:
@@ -187,7 +190,7 @@ def digested(place: Place, setting: Setting) -> None:
 
 
 def digest(stream: Stream) -> dict[str, object]:
-    """Sum up the logical state of a stream: names, keys, states, counts, positions, and the ring of latest ticks."""
+    """Sum up the state of a stream: names, keys, states, counts, positions, scores, and the ring of latest ticks."""
     sums: dict[str, object] = {"names": stream.core.book.names}
     for owner, arena in (("book", stream.core.book.arena), ("serving", stream.core.serving.arena)):
         for name, x in arena.arrays().items():
@@ -210,6 +213,7 @@ def digest(stream: Stream) -> dict[str, object]:
         )
     )
     sums["ring"] = hashlib.sha256(kept).hexdigest()[:16]
+    sums["scores"] = hashlib.sha256(stream.live.to_bytes()).hexdigest()[:16]
     return sums
 
 
@@ -223,7 +227,7 @@ def server() -> None:
     wanted = {"PYTHONPATH": searched, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
-    CONTEXT.set_forkserver_preload(["kills"])
+    CONTEXT.set_forkserver_preload(["kills", "swapping"])  # one server for all tests
     try:
         forkserver.ensure_running()
     finally:
@@ -264,10 +268,11 @@ def run(place: Place, setting: Setting, life: Life) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What a story has to give: the bytes of both outputs and the sums of all states."""
+    """What a story has to give: the bytes of the outputs and the sums of all states."""
 
     out: bytes
     dead: bytes
+    told: bytes
     digest: dict[str, object]
 
 
@@ -290,7 +295,8 @@ def left(place: Place, setting: Setting) -> Truth | str:
     """Read what a run left; the error where its journal does not open."""
     if ended(child(place, setting, be=digested)) != 0:
         return place.error.read_text() if place.error.exists() else (place.folder / "told").read_text()
-    return Truth(out=place.out.read_bytes(), dead=place.dead.read_bytes(), digest=json.loads(place.digest.read_text()))
+    out, dead, told = (path.read_bytes() for path in (place.out, place.dead, place.journal / NOTES))
+    return Truth(out=out, dead=dead, told=told, digest=json.loads(place.digest.read_text()))
 
 
 def compare(found: Truth | str, truth: Truth) -> Verdict:
@@ -307,6 +313,8 @@ def compare(found: Truth | str, truth: Truth) -> Verdict:
         verdict.faults.append(f"forecasts: {len(found.out)} bytes instead of {len(truth.out)}")
     if found.dead != truth.dead:
         verdict.faults.append(f"dead letters: {len(found.dead)} bytes instead of {len(truth.dead)}")
+    if found.told != truth.told:
+        verdict.faults.append(f"notes: {found.told[:300]} instead of {truth.told[:300]}")
     verdict.faults += [
         f"{name}: {str(found.digest[name])[:200]} instead of {str(value)[:200]}"
         for name, value in truth.digest.items()

@@ -123,7 +123,9 @@ class Story:
         }
 
 
-def story(seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.25, csv: bool = False, leaps: bool = True) -> Story:
+def story(
+    seed: int, count: int = 4000, series: int = 300, *, poison: float = 0.25, csv: bool = False, leaps: bool = True
+) -> Story:
     """Write a story of about `count` lines.
 
     Parameters

@@ -2,8 +2,8 @@
 
 Safe is what was written before the last sync of its file. Of what came later any part may be there: whole writes or
 sectors of them, in any order, and the length of the file without its bytes. What happened to names in a folder is safe
-with the next sync of any file in it (SQLite syncs the folder with a new log; ext4 and xfs do so with every sync): before
-it, a file that was deleted may be there again. Of the mapped ring only what was flushed is taken to be there.
+with the next sync of any file in it (SQLite syncs the folder with a new log, ext4 and xfs with every sync): before, a
+file that was deleted may be there again. Of the mapped ring only what was flushed is taken to be there.
 """
 
 from __future__ import annotations

@@ -36,14 +36,14 @@ def test_poison_leaves_no_trace(case: Case) -> None:
 
 @pytest.mark.parametrize("source", ["input", "folder", "fifo"])
 def test_kills_at_random_moments_leave_the_same_bytes(source: str, tmp_path: Path) -> None:
-    """However often a stream is killed or told to stop while its source fills, every byte and bit is that of one run."""
+    """However often a stream is killed or stopped while its source fills, every byte and bit is that of one run."""
     tally = endure(trial.case(tmp_path, input=source), 11, 8)
     assert tally.tries == 8
     assert tally.good, tally
 
 
 def test_death_before_any_call_to_the_disk_leaves_the_same_bytes(case: Case) -> None:
-    """Wherever between two calls to the disk a process dies, outputs are never ahead, and the next one ends the same."""
+    """Wherever a process dies between calls to the disk, outputs are never ahead, and the next one ends the same."""
     tally = strike(case, LIFE, "kill", [*range(0, 60, 9), *range(60, 560, 53)])
     assert tally.tries > 10
     assert tally.good, tally
@@ -67,7 +67,15 @@ def test_death_in_recovery_leaves_the_same_bytes(case: Case) -> None:
 @pytest.mark.parametrize("what", ["full", "fail"])
 @pytest.mark.parametrize(
     "where",
-    ["write journal.sqlite-wal", "write out", "sync out", "sync journal.sqlite-wal", "allocate", "map", "truncate lock"],
+    [
+        "write journal.sqlite-wal",
+        "write out",
+        "sync out",
+        "sync journal.sqlite-wal",
+        "allocate",
+        "map",
+        "truncate lock",
+    ],
 )
 def test_an_error_of_the_disk_ends_the_process_and_nothing_else(case: Case, what: str, where: str) -> None:
     """A disk that is full or fails ends the process with an error that says so, and the next one ends the same."""
@@ -130,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_refused(case: Case) -> None:
     place = case.place("nowhere")
     place.journal.write_text("a file, not a folder")
     assert run(place, case.setting, LIFE) == REFUSED
-    assert "cannot be written" in complaint(place)
+    assert "cannot be made" in complaint(place)
     assert place.out.read_bytes() == b""
 
 

@@ -23,7 +23,9 @@ MUTANTS: dict[str, list[Change]] = {
     "outputs are believed by their length": [
         ("outputs", "if start <= self.length and", "if start <= self.length < start + len(data) and")
     ],
-    "positions stay where they were": [("stream", "for b in blocks if b.position is not None}", "for b in blocks[:0] if b.position}")],
+    "positions stay where they were": [
+        ("stream", "for b in blocks if b.position is not None}", "for b in blocks[:0] if b.position}")
+    ],
     "prices that are no numbers reach the model": [("book", "tick & ~finite.all(1)", "tick & False")],
     "prices outside the domain reach the model": [
         ("book", "tick & ((price <= lower) | (price >= upper)).any(1)", "tick & False")
@@ -34,21 +36,19 @@ MUTANTS: dict[str, list[Change]] = {
         (
             "stream",
             "        self._commit(\n            head,\n            applied,",
-            "        for sink, length, data in ((self.out, head.out_bytes, out), (self.dead, head.dead_bytes, dead)):\n"
-            "            if sink is not None and data:\n"
-            "                sink.publish(length - len(data), data)\n"
+            '        self.ledger.publish(head, {"out": out, "dead": dead, "note": told})\n'
             "        self._commit(\n            head,\n            applied,",
         ),
         (
             "stream",
-            "                sink.publish(length - len(data), data)\n        return answers",
-            "                pass\n        return answers",
+            '        self.ledger.publish(self.head, {"out": out, "dead": dead, "note": told})\n        return given',
+            "        return given",
         ),
     ],
     "the ring is not written": [("history", "if not self.length or len(events) == 0:", "if True:")],
     "the ring is not on disk when events are forgotten": [("history", "self._map.flush()", "pass")],
     "outputs are not on disk when batches are forgotten": [("outputs", "os.fsync(self._file)", "pass")],
-    "batches are forgotten too early": [("stream", "min([*needed, self.head.batch])", "self.head.batch")],
+    "batches are forgotten too early": [("ledger", "min([*needed, last])", "last")],
     "a commit does not wait for the disk": [("journal", '"full": "FULL"', '"full": "OFF"')],
     "tables of different moments are taken": [("journal", "if found != told.get(name, 0) and", "if False and")],
 }

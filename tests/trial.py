@@ -46,11 +46,11 @@ def trial(base: Path) -> Iterator[Tally]:
 
 
 def main() -> None:
+    """Stop at the first campaign that finds something."""
     for tally in trial(Path(sys.argv[1])):
         if not tally.good:
-            print(f"{tally.fault}: {tally.lost} lost, {tally.doubled} doubled, {tally.different} with other bits")
-            print("\n".join(note[:300] for note in tally.notes[:3]))
-            sys.exit(1)
+            found = f"{tally.lost} lost, {tally.doubled} doubled, {tally.different} with other bits"
+            sys.exit("\n".join([f"{tally.fault}: {found}", *(note[:300] for note in tally.notes[:3])]))
 
 
 if __name__ == "__main__":
