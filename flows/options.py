@@ -160,7 +160,7 @@ def past_of(config: ServedConfig) -> Past:
     return history(config.folder / "prices", config.stream)
 
 
-def store(config: Config) -> PriceStore:
+def store(config: Config | ServedConfig) -> PriceStore:
     """Open the price store of a data folder."""
     from pipeline.prices import PriceStore
 

@@ -19,7 +19,6 @@ from flows.options import (
     answer,
     lineup,
     past_of,
-    settled,
     settled_to_serve,
     store,
 )
@@ -121,7 +120,7 @@ def reconcile(
     from pipeline.replay import restated
     from pipeline.restating import reconcile as recomputed
 
-    chosen = settled(config, settings, folder)
+    chosen = settled_to_serve(config, settings, folder)
     where = journal or chosen.folder / "journal"
     wanted = Opening(lineup=None, journal=where, told=notes_of(where))
     with opened(wanted, chosen.stream) as stream:

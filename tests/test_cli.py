@@ -45,6 +45,11 @@ VERBS: dict[str, tuple[str, ...]] = {
         *("--out", "--dead-letters", "--journal", "--follow", "--repeats", "--warm", "--rebase", "--model"),
         *SHARED,
     ),
+    "serve": (
+        *("--host", "--port", "--token-file", "--allow-host", "--allow-origin", "--limit", "--journal", "--out"),
+        *("--warm", "--rebase", "--model", *SHARED[:3]),
+    ),
+    "reconcile": ("series", "--journal", *SHARED),
     "replay": ("--out", "--days", "--ticks", "--model", *SHARED),
     "scenarios": (
         "series",
