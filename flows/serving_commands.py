@@ -81,7 +81,7 @@ def serve(
         batch=chosen.stream.batch,
     )
     where = journal or chosen.folder / "journal"
-    wanted, past = lineup(model, chosen), past_of(chosen) if warm else None
+    past = past_of(chosen) if warm else None
 
     def opened() -> opening.Stream:
         return opening.open_stream(
