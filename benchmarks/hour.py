@@ -86,7 +86,7 @@ def wanted(place: Place) -> Opening:
     """Say what belongs to the stream."""
     folder = place.folder / "champions"
     return Opening(
-        lineup=published(folder, champions.current(folder, NAME)),
+        lineup=lambda: published(folder, champions.current(folder, NAME)),
         journal=place.journal,
         out=FileOutput(place.out),
         dead=FileOutput(place.dead),
@@ -210,7 +210,7 @@ def main() -> int:
         print(f"{len(told.lines):,} lines, {sum(map(len, told.data.splitlines())):,} bytes", flush=True)
         feeder = growing(place.folder / "input", told, random.Random(asked.seed), 60 * asked.minutes)
         done = disturb(place, asked.minutes, files, rng)
-        feeder.join()
+        feeder.stop() if done.faults else feeder.join()
         done.faults += [f"the last run ended with {code}"] if (code := ended(child(place, False, be=live), 600)) else []
         result = judged(place, calm, told, done, files)
     print(json.dumps(result, indent=1))

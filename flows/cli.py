@@ -271,7 +271,7 @@ def stream(
     chosen.folder.mkdir(parents=True, exist_ok=True)
     dead_letters = dead_letters or opening.folder_of(journal, chosen.folder) / "dead-letters.jsonl"
     wanted = opening.Opening(
-        lineup=lineup(model, chosen),
+        lineup=lambda: lineup(model, chosen),
         journal=journal,
         out=FileOutput(out) if out else PipeOutput(cast("BinaryIO", sys.stdout.buffer)),
         dead=FileOutput(dead_letters),

@@ -86,7 +86,7 @@ def serve(
     def opened() -> opening.Stream:
         return opening.open_stream(
             opening.Opening(
-                lineup=wanted,
+                lineup=lambda: lineup(model, chosen),
                 journal=where,
                 out=None if out is None else FileOutput(out),
                 dead=FileOutput(opening.folder_of(where, where) / "dead-letters.jsonl"),

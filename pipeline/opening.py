@@ -5,7 +5,7 @@ Comes in: models, and where journal and outputs lie. Goes out: a `Stream`. Impor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ class Opening:
 
     Attributes
     ----------
-    lineup : Lineup, optional
-        Models of a new stream; a journal goes on with its own.
+    lineup : Lineup or callable, optional
+        Models of a new stream, or what reads them; a journal goes on with its own, whatever has become of the files.
     journal : Path, optional
         Its folder; left out, nothing survives the process and files are begun anew.
     out, dead, told : Sink, optional
@@ -38,7 +38,7 @@ class Opening:
     rebase : bool
     """
 
-    lineup: Lineup | None = None
+    lineup: Lineup | Callable[[], Lineup] | None = None
     journal: Path | None = None
     out: Sink | None = None
     dead: Sink | None = None
@@ -91,8 +91,10 @@ def open_stream(opening: Opening, config: StreamConfig) -> Stream:
             for sink in (opening.out, opening.dead, opening.told):
                 if isinstance(sink, FileOutput):
                     sink.recover(0, ())
+        needed = journal is None or journal.fresh or opening.watched is None
+        lineup = opening.lineup() if callable(opening.lineup) and needed else opening.lineup
         stream = Stream(
-            opening.lineup,
+            lineup if isinstance(lineup, Lineup) else None,
             config,
             journal=journal,
             out=opening.out,
@@ -103,10 +105,10 @@ def open_stream(opening: Opening, config: StreamConfig) -> Stream:
         )
         if opening.watched is not None:
             stream.swap = Swap(*opening.watched, stream)
-        elif opening.lineup is not None and stream.lineup.sha256 != opening.lineup.sha256:
+        elif isinstance(lineup, Lineup) and stream.lineup.sha256 != lineup.sha256:
             raise IntegrityError(
                 f"journal {opening.journal}: its states belong to the model {stream.lineup.sha256}, but "
-                f"{opening.lineup.sha256} was named. Go on with the first, begin a new journal, or publish the second "
+                f"{lineup.sha256} was named. Go on with the first, begin a new journal, or publish the second "
                 "as a champion, which a stream takes over without losing a tick"
             )
     except BaseException:

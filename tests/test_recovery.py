@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,15 +135,15 @@ def change(folder: Path, statement: str, *values: object) -> None:
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
-        ("DELETE FROM page WHERE owner = 0 AND number = 0", "the states of series S"),
-        ("DELETE FROM page WHERE owner = 1 AND number = 0", "the states of series S"),
-        ("DELETE FROM page WHERE owner = 2 AND number = 0", "the states of series S"),
+        ("DELETE FROM page WHERE owner = 0 AND number = 0", r"different moments \(page 0\)"),
+        ("DELETE FROM page WHERE owner = 1 AND number = 0", r"different moments \(page 1\)"),
+        ("DELETE FROM page WHERE owner = 2 AND number = 0", r"different moments \(page 2\)"),
         ("DELETE FROM page", "the states of series S"),
         ("DELETE FROM batch WHERE id = (SELECT min(id) FROM batch)", "batches are missing"),
         ("DELETE FROM batch WHERE id = (SELECT min(id) + 3 FROM batch)", "batches are missing"),
         ("DELETE FROM batch WHERE id = (SELECT max(id) FROM batch)", "batches are missing"),
-        ("DELETE FROM series WHERE slot = 7", "series are missing"),
-        ("DELETE FROM series WHERE slot = (SELECT max(slot) FROM series)", "400 series instead of 401"),
+        ("DELETE FROM series WHERE slot = 7", r"different moments \(series\)"),
+        ("DELETE FROM series WHERE slot = (SELECT max(slot) FROM series)", r"different moments \(series\)"),
         ("DELETE FROM model WHERE role = 'serving'", "its model is missing"),
         ("UPDATE page SET data = substr(data, 9) WHERE owner = 1", "damaged"),
         ("UPDATE batch SET events = substr(events, 9)", "damaged"),
@@ -184,13 +185,19 @@ def forge_forecasts(folder: Path, change_them: Callable[[np.ndarray], None]) -> 
 
 
 def forge_page(folder: Path, change_it: Callable[[np.ndarray], None]) -> None:
-    """Change the first page of the states of the model that serves, and make its sum fit."""
+    """Change the first page of the states of the model that serves, and make its sum and the totals fit."""
     with closing(sqlite3.connect(folder / "journal" / "journal.sqlite")) as db, db:
-        batch, data = db.execute("SELECT batch, data FROM page WHERE owner = 1 AND number = 0").fetchone()
+        batch, data, was = db.execute("SELECT batch, data, sum FROM page WHERE owner = 1 AND number = 0").fetchone()
         page = np.frombuffer(data, np.uint8).copy()
         change_it(page)
         total = journals._sum(1, 0, batch, page.tobytes())
         db.execute("UPDATE page SET data = ?, sum = ? WHERE owner = 1 AND number = 0", (page.tobytes(), total))
+        columns = "SELECT id, head, events, forecasts, dead, scores, totals FROM batch ORDER BY id DESC"
+        *row, totals = db.execute(columns).fetchone()
+        added = orjson.loads(totals)
+        added["page 1"] += total - was
+        row.append(orjson.dumps(added))
+        db.execute("UPDATE batch SET totals = ?, sum = ? WHERE id = ?", (row[-1], journals._sum(*row), row[0]))
 
 
 def test_states_that_do_not_give_the_journaled_forecasts_are_refused(left: Path) -> None:
@@ -265,9 +272,12 @@ def test_a_rebase_keeps_what_was_given_and_goes_on_from_new_states(
     stream = begin(left, lineup=PAIR, rebase=True)
     assert stream.head.notes[0]["difference"] == pytest.approx(1e-9, rel=1e-3)
     leave(stream)
-    assert read_files(left) == whole[1]
+    kept = read_files(left)
     stream = begin(left, lineup=PAIR)
     stream.close()
+    assert read_files(left) == kept
+    changed = [a != b for a, b in zip(kept[0].split(b"\n"), whole[1][0].split(b"\n"), strict=True)]
+    assert (sum(changed), kept[1]) == (1, whole[1][1])  # the forecast that the journal was made to hold
 
 
 @pytest.mark.parametrize("missing", [1, 1000, 10**9])
