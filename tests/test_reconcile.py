@@ -90,12 +90,12 @@ def test_a_restart_and_a_swap_go_on_from_the_restated_prices(kill: bool, tmp_pat
     assert one.stepped == 0
     assert rows(one, 0) == rows(other, 0)
     for stream in (one, other):
-        take(stream, MORE[:12], 120)
         stream.announce(lineup(2))
         flipped(stream)
-        take(stream, MORE[12:], 132)
     for slot in range(3):
         assert rows(one, slot) == rows(other, slot)
+    for stream in (one, other):
+        take(stream, MORE, 120)
     died(one)
     one = started(tmp_path)
     for slot in range(3):
