@@ -21,6 +21,9 @@ from pipeline.pages import Pages
 from pipeline.recovery import BOOK, kept_output
 from pipeline.stream_core import Core
 
+BITES = 16
+"""How often the journal forgets in the span of `replay` events: a little at a time, so that no tick waits long for it."""
+
 
 class Ledger:
     """The disk side of a stream.
@@ -65,7 +68,7 @@ class Ledger:
         due = self.everything() if everything else self._due(count)
         self.journal.commit(replace(batch, pages=_chained(batch.pages, due)), models)
         self._since_settled += count
-        if self._since_settled > self._replay:
+        if self._since_settled > self._replay / BITES:
             self.settle(batch.id)
         self.broken = False
 
