@@ -5,7 +5,7 @@ PIP_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOAKS := benchmarks/hour.py benchmarks/soak.py
+SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py
 SCRIPTS := $(filter-out $(SOAKS), $(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
@@ -50,6 +50,7 @@ bench: $(STAMP) ## run every benchmark in turn
 soak: $(STAMP) ## break the stream in every way for two hours, and say what came of it
 	$(BIN)/python benchmarks/soak.py --kills 1000 --minutes 60
 	$(BIN)/python benchmarks/hour.py --minutes 60
+	$(BIN)/python benchmarks/fuzz.py
 
 clean: ## remove the environment and all caches; data folders stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -16,6 +16,7 @@ from flows import data_commands, serving_commands, tuning_commands
 from flows.options import (
     AsJson,
     ConfigFile,
+    Durability,
     Folder,
     Model,
     Models,
@@ -244,6 +245,7 @@ def stream(
     warm: Annotated[
         bool, typer.Option("--warm", help="Carry each series on from its history in the price store.")
     ] = False,
+    durability: Durability = None,
     rebase: Rebase = False,
     model: Annotated[Path | None, typer.Option(help="An ONNX step; left out: the champion.")] = None,
     config: ConfigFile = None,
@@ -254,8 +256,7 @@ def stream(
     """Forecast after every tick: one state a series, one ONNX call a micro-batch.
 
     With --journal no tick is lost or taken twice, whatever ends the process; it survives the loss of power too unless
-    stream.durability is lowered (normal: but for the last moments; none: not). A new champion is taken over while the
-    stream runs. SIGTERM and Ctrl-C end it after the batch in hand.
+    --durability is lowered. A new champion is taken over while the stream runs. SIGTERM and Ctrl-C end it after the batch in hand.
 
     Example: echo '{"series": "SP500", "time": "2019-01-02", "price": 2510.03}' | statecast stream --warm
     """
@@ -267,7 +268,7 @@ def stream(
     from pipeline.lines import IntakeConfig
     from pipeline.outputs import FileOutput, PipeOutput
 
-    chosen = settled_to_serve(config, settings, folder)
+    chosen = settled_to_serve(config, settings, folder, durability)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     dead_letters = dead_letters or opening.folder_of(journal, chosen.folder) / "dead-letters.jsonl"
     wanted = opening.Opening(

@@ -90,6 +90,14 @@ Rebase = Annotated[
         help="Go on with a journal from another processor or runtime: forecasts stay, states are computed anew.",
     ),
 ]
+Durability = Annotated[
+    str | None,
+    typer.Option(
+        metavar="full|normal|none",
+        help="What a committed tick survives: the loss of power; that, but for the last moments; the death of the "
+        "process only. Left out: as configured.",
+    ),
+]
 KnownAt = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="As the prices were known at this moment; left out: as they are known now."),
@@ -109,14 +117,17 @@ def settled(config: Path | None, settings: list[str] | None, folder: Path | None
     return load(Config, config if config is not None else {}, overrides)
 
 
-def settled_to_serve(config: Path | None, settings: list[str] | None, folder: Path | None) -> ServedConfig:
+def settled_to_serve(
+    config: Path | None, settings: list[str] | None, folder: Path | None, durability: str | None = None
+) -> ServedConfig:
     """Read what serving needs of the settings; the libraries that train only where others are set, to check them."""
     from dataclasses import fields
 
     from pipeline.settings import assignments, load, read
     from pipeline.stream_config import ServedConfig
 
-    overrides = assignments(settings or []) | ({} if folder is None else {"folder": str(folder)})
+    settings = [*(settings or []), *([] if durability is None else [f"stream.durability={durability}"])]
+    overrides = assignments(settings) | ({} if folder is None else {"folder": str(folder)})
     named = {name.partition(".")[0] for name in (*overrides, *(read(config) if config is not None else ()))}
     if named <= {field.name for field in fields(ServedConfig)}:
         return load(ServedConfig, config if config is not None else {}, overrides)

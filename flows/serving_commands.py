@@ -13,6 +13,7 @@ import typer
 from flows.options import (
     AsJson,
     ConfigFile,
+    Durability,
     Folder,
     Rebase,
     Settings,
@@ -51,6 +52,7 @@ def serve(
     warm: Annotated[
         bool, typer.Option("--warm", help="A new journal begins with the history in the price store.")
     ] = False,
+    durability: Durability = None,
     rebase: Rebase = False,
     model: Annotated[Path | None, typer.Option(help="An ONNX step; left out: the champion.")] = None,
     config: ConfigFile = None,
@@ -70,7 +72,7 @@ def serve(
     from pipeline.outputs import FileOutput
     from pipeline.serve import Server
 
-    chosen = settled_to_serve(config, settings, folder)
+    chosen = settled_to_serve(config, settings, folder, durability)
     bounds = with_limits(
         limit or [],
         host=host,

@@ -40,14 +40,6 @@ class Source(Protocol):
         ...
 
 
-class Sink(Protocol):
-    """What takes data out."""
-
-    def publish(self, message_id: str, data: bytes) -> None:
-        """Make data known. The same identity again is the same data again: it has an effect once."""
-        ...
-
-
 def blocks(source: Source, positions: Mapping[str, Position]) -> Generator[Block, None, None]:
     """Read a source to its end: its partitions in order, the next one when nothing waits in this one.
 
