@@ -256,7 +256,8 @@ def stream(
     """Forecast after every tick: one state a series, one ONNX call a micro-batch.
 
     With --journal no tick is lost or taken twice, whatever ends the process; it survives the loss of power too unless
-    --durability is lowered. A new champion is taken over while the stream runs. SIGTERM and Ctrl-C end it after the batch in hand.
+    --durability is lowered. A new champion is taken over while the stream runs. SIGTERM and Ctrl-C end it after the
+    batch in hand.
 
     Example: echo '{"series": "SP500", "time": "2019-01-02", "price": 2510.03}' | statecast stream --warm
     """
