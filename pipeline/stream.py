@@ -409,7 +409,7 @@ class Stream:
         ModelError
             One of its models needs more than ticks hold.
         """
-        self._drop_shadow()
+        self.withdraw()
         self._shadow = Shadow(lineup, self.core, self.history)
         owners = self._owners_of(lineup)
         self.ledger.warming = _paged(owners, self._shadow.states)
@@ -441,11 +441,12 @@ class Stream:
         live = Live(shadow.lineup, self.config.drift)
         self.note(told | {"was": self.head.version}, _label(shadow.lineup), live=live)
         self.live, self.lineup, self._shadow = live, shadow.lineup, None
+        shadow.hold(slice(len(self.core.book)))
         self.core.take_over(shadow.states)
         self.ledger.pages, self.ledger.warming = [self._book_pages(), *self.ledger.warming], []
 
-    def _drop_shadow(self) -> None:
-        """Forget a lineup that was announced and never served."""
+    def withdraw(self) -> None:
+        """Forget a lineup that was announced and does not serve yet; harmless where there is none."""
         self._shadow, self.ledger.warming = None, []
 
     def tend(self) -> bool:
@@ -456,7 +457,7 @@ class Stream:
         """Write every page, so that the next start steps nothing again, and close all files."""
         if self.swap is not None:
             self.swap.close()
-        self._drop_shadow()
+        self.withdraw()
         try:
             if self.journal is not None and not self.broken:
                 self.rest()
