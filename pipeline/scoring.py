@@ -71,8 +71,8 @@ class Scores:
     counted : bool [n]
         Every model has a forecast with finite scores. The values of other outcomes mean nothing.
     missing : bool [n, m]
-        There was a last price and a price, and this model had no forecast that can be scored: it had not begun, or its scale was
-        zero, or a number of it infinite.
+        There was a price and one before it, and this model had no forecast that can be scored: it had not begun, or its
+        scale was zero, or a number of it infinite.
     """
 
     value: NDArray[np.float64]
