@@ -22,7 +22,7 @@ from pipeline.recovery import BOOK, kept_output
 from pipeline.stream_core import Core
 
 BITES = 16
-"""How often the journal forgets in the span of `replay` events: a little at a time, so that no tick waits long for it."""
+"""How often the journal forgets in the span of `replay` events: a little each time, so that no tick waits for long."""
 
 
 class Ledger:
