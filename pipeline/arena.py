@@ -89,7 +89,7 @@ class Arena:
         return b"".join([np.ascontiguousarray(x[rows]).tobytes() for x in self._arrays.values()])
 
     def load(self, number: int, data: bytes) -> None:
-        """Read what `page` wrote: as many rows as it held; those after them in the page become fresh.
+        """Read what `page` wrote: as many rows as it held; those after them in the page stay.
 
         Raises
         ------

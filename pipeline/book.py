@@ -87,6 +87,8 @@ class Book:
                 "time": Column(dtype="int64", fresh=NEVER),
                 "sequence": Column(dtype="int64"),
                 "shown": Column(dtype="int64"),
+                "accepted_sequence": Column(dtype="int64"),
+                "fallback": Column(dtype="uint8"),
                 "price": Column(dtype="float64", shape=(layout.block,), fresh=np.nan),
                 "past": Column(dtype="float32", shape=(len(layout.past),), fresh=np.nan),
                 "future": Column(dtype="float32", shape=(layout.horizon, len(layout.future)), fresh=np.nan),
@@ -145,11 +147,13 @@ class Book:
         return rounds(events.slot, (events.time, events.sequence), _shown(events), last, a["price"])
 
     def note(self, events: Events, newest: int) -> None:
-        """Keep the last key of each series, and the latest covariates that were all there."""
+        """Keep the last key of each series, what marks its last forecast, and the latest covariates that were whole."""
         a, slot = self.arena, events.slot
         a["time"][slot], a["sequence"][slot], a["price"][slot] = events.time, events.sequence, _shown(events)
-        shown = events.number > 0
+        shown, accepted = events.number > 0, events.accepted
         a["shown"][slot[shown]] = events.number[shown]
+        a["accepted_sequence"][slot[accepted]] = events.sequence[accepted]
+        a["fallback"][slot[accepted]] = events.flags[accepted] & FALLBACK
         self.newest = newest
         if self.layout.beside:
             whole = events.whole

@@ -3,7 +3,8 @@
     slot u4 | time i8 | sequence i8 | number i8 | refused u1 | flags u1 | price f8 [M] | factor f8
     past f4 [P] | future f4 [S, K]
 
-An event that a check of the walk refused (off the grid, a jump) is among them, for it used up its key.
+An event that a check of the walk refused (off the grid, a jump, a factor too far) is among them, for it used
+up its key.
 
 Legend: a events in the order of arrival, M prices of a block, S horizon steps, P and K covariates.
 

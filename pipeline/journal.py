@@ -297,7 +297,8 @@ class Journal:
         DataError
             The disk is full or fails. The process must end.
         """
-        kept = ",".join(str(int(owner)) for owner in owners)
+        numbers = [int(owner) for owner in owners]
+        kept = ",".join(map(str, numbers))
         with self._writing("what is not needed any more"), self._transaction():
             self._db.execute("DELETE FROM batch WHERE id < ?", (before,))
             self._put_about({"first": max(before, 1)})
@@ -305,6 +306,9 @@ class Journal:
             self._db.execute(f"DELETE FROM model WHERE id NOT IN ({kept})")  # noqa: S608
             oldest = "SELECT batch FROM answer ORDER BY batch DESC LIMIT 1 OFFSET ?"
             self._db.execute(f"DELETE FROM answer WHERE batch < ({oldest})", (ANSWERS,))  # noqa: S608
+        # a number may be given again, and the totals under it begin anew
+        alive = {"series", "position", *(f"page {number}" for number in numbers)}
+        self._totals = Counter({name: total for name, total in self._totals.items() if name in alive})
 
     def close(self) -> None:
         """Close the file and let go of the lock."""

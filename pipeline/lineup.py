@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from models.errors import ModelError
 from pipeline.champions import Published
 from pipeline.session import Session, read
 
@@ -29,11 +30,23 @@ class Lineup:
         Model file.
     beside : mapping of bytes
         Model files by name: references that forecast the same ticks, to be scored beside the one that serves.
+
+    Raises
+    ------
+    ModelError
+        A reference has the name of the role of the model that serves.
     """
 
     version: int = 0
     serving: bytes
     beside: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if SERVING in self.beside:
+            raise ModelError(
+                f"version {self.version}: a reference is called {SERVING!r}, which is the role of the model that "
+                "serves. Publish it under another name"
+            )
 
     @property
     def files(self) -> dict[str, bytes]:

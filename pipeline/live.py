@@ -61,7 +61,8 @@ class Live:
             quantile, loc, scale, _ = walk.before
             waiting.append(Waiting(row=walk.row[taken], loc=loc[taken], scale=scale[taken], quantile=quantile[taken]))
         scores = self._scorer.score(waiting, events.price[taken], walked[SERVING].before[3][taken])
-        drifts = self._watch.take(self._board.take(events.time[taken], scores))
+        moment = np.repeat(events.time[taken], events.price.shape[1])
+        drifts = self._watch.take(self._board.take(moment, scores))
         self.drift = drifts[-1] if drifts else self.drift
         return drifts
 

@@ -31,7 +31,10 @@ class Sink(Protocol):
 
 
 class PipeOutput:
-    """A pipe or terminal: what was committed goes out once, and again where a crash leaves it unknown."""
+    """A pipe or terminal: what was committed goes out once.
+
+    What a crash keeps from it is in the journal and does not come again: a file or HTTP has it.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

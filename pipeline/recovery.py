@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import ConfigError, IntegrityError
+from models.observation import LEVELS
 from pipeline.arena import PAGE, Arena
 from pipeline.book import NEVER
 from pipeline.events import Events
@@ -138,7 +139,7 @@ def _quantile(batch: Batch, events: Events) -> NDArray[np.float64]:
     count = int(events.accepted.sum())
     flat = np.frombuffer(batch.forecasts)
     block = events.price.shape[1]
-    return flat.reshape(count, -1, block, 11) if count else np.empty((0, 1, block, 11))
+    return flat.reshape(count, -1, block, len(LEVELS)) if count else np.empty((0, 1, block, len(LEVELS)))
 
 
 def _load(journal: Journal, owner: int, arena: Arena, as_of: NDArray[np.int64]) -> None:

@@ -66,6 +66,7 @@ def _renewed(stream: Stream, name: str, prices: Prices) -> int:
         for start in range(0, len(events), stream.config.batch):
             core.replay(states, events.take(slice(start, start + stream.config.batch)))
     core.book.arena["shown"][slot] = len(events)
+    core.book.arena["accepted_sequence"][slot] = core.book.arena["fallback"][slot] = 0
     stream.history.write(events)
     stream.ledger.touch(np.array([slot]), stream.head.batch + 1)
     return len(events)

@@ -35,8 +35,8 @@ class RuleConfig:
         Largest distance from the median in scales of the forecast, a scale being the interquartile range / 1.349;
         above 1.
     covariates : {"reject", "last", "hold"}
-        What is done about a tick without a covariate that the model reads: refused; filled with the last value of the
-        series, the forecast being marked as a fallback; or taken without moving the state.
+        What is done about a tick without a covariate that the stream's first model reads: refused; filled with the last
+        value of the series, the forecast being marked as a fallback; or taken without moving the state.
     """
 
     series: Literal["open", "closed"] = "open"

@@ -71,8 +71,8 @@ class Scores:
     counted : bool [n]
         Every model has a forecast with finite scores. The values of other outcomes mean nothing.
     missing : bool [n, m]
-        There was a last price, and this model had no forecast that can be scored: it had not begun, or its scale was
-        zero, or a number of it infinite.
+        There was a price and one before it, and this model had no forecast that can be scored: it had not begun, or its
+        scale was zero, or a number of it infinite.
     """
 
     value: NDArray[np.float64]
@@ -146,7 +146,7 @@ class Scorer:
                 crps, value[:, j, 1], pit[:, j] = self._of_density(j, given, price.shape[1], move)
                 value[:, j, 0] = crps if self.closed else quantile_crps(move, scale.move(quantile))
             finite = np.isfinite(value[..., [0, 2, 3, 4, 5]]).all(axis=2) & ~np.isinf(value[..., 1])
-        missing = ~finite & np.isfinite(origin)[:, None]
+        missing = ~finite & (np.isfinite(origin) & np.isfinite(actual))[:, None]
         return Scores(value=value, pit=pit, counted=np.asarray(finite.all(axis=1)), missing=missing)
 
     def _of_density(self, j: int, given: Waiting, block: int, move: Vector) -> tuple[Vector, Vector, Vector]:

@@ -80,9 +80,15 @@ class Shadow:
             if (self._caught()[group] < shown[group]).any():
                 if not self._catch_up(group, shown, until):
                     break
+                self.hold(group)
                 ready.append(group)
             self._first = (self._first + TOGETHER) % max(count, 1) if self._first + TOGETHER < count else 0
         return np.concatenate(ready) if ready else np.empty(0, np.int64)
+
+    def hold(self, slot: NDArray[np.int64] | slice) -> None:
+        """Let the new states hold the prices that wait to be confirmed: refused events, which the history has not."""
+        for states in self.states.values():
+            states.arena["held"][slot] = self._core.serving.arena["held"][slot]
 
     def _catch_up(self, group: NDArray[np.int64], shown: NDArray[np.int64], until: float) -> bool:
         """Step a group on, an event of each series at a time and one at least; False where the time is over first."""

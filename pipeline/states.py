@@ -6,7 +6,7 @@ change a bit (`Session.self_test` checks that of the runtime).
 Legend: n ticks of a batch, a of them admitted as events, S horizon steps, M prices of a block, Q quantile levels.
 
 Comes in: a session and events. Goes out: forecasts, and what each forecast was before its outcome came. Knows numpy
-only; imported by engine, shadow and inspection.
+only; imported by stream_core, shadow and recovery.
 """
 
 from __future__ import annotations
@@ -217,6 +217,11 @@ class States:
             gap, unit = events.time - now["accepted"], min(m.bar_us, _HOUR_US)
             off = (gap % unit != 0) | ((2 * gap < m.bar_us) & (m.bar_us > _HOUR_US))
             refused[tick & off & (now["accepted"] != NEVER)] = Reason.OFF_GRID
+        if not tick.all():
+            lower, upper = m.domain
+            with np.errstate(over="ignore"):
+                moved = now["price"] * np.where(tick, 1.0, events.factor)[:, None]
+            refused[~tick & ((moved <= lower) | (moved >= upper)).any(1)] = Reason.DOMAIN
         if rules.jump != "accept" and m.block == 1:
             price, next_step = events.price[:, 0], now["quantile"][:, 0, 0]
             reach = rules.jump_scales * (next_step[:, _QUARTILES[1]] - next_step[:, _QUARTILES[0]]) / _NORMAL_QUARTILES

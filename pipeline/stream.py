@@ -184,7 +184,7 @@ class Stream:
         if here != there and not rebase:
             raise IntegrityError(
                 f"journal {self.journal.path}: written with {there}, opened with {here}: the last bits may differ. Go "
-                "on with --rebase, which keeps every forecast that was given and computes the states anew"
+                "on with --rebase, which keeps every forecast that was given and steps on here"
             )
         owners = {role: number for role, (number, _) in self.journal.models(self.lineup.version).items()}
         recovered = recover(self.journal, self.core, self.history, owners, exact=not rebase)
@@ -343,16 +343,15 @@ class Stream:
         """Give the last forecast of a series as a line, None where there is none.
 
         The value at step s is for the s-th tick after the last one, and was made from ticks up to and including it.
-        After a model has changed it is that of the new one.
+        After a model has changed it is that of the new one, and after an adjustment it is in the new unit.
         """
-        slot, book, states = self.core.book.slot(series), self.core.book, self.core.serving
-        if slot is None or states.arena["accepted"][slot] == NEVER:
+        slot, book, states = self.core.book.slot(series), self.core.book, self.core.serving.arena
+        if slot is None or states["accepted"][slot] == NEVER:
             return None
-        warming = WARMING if states.arena["count"][slot] < self.config.burn_in else 0
-        time, last = int(states.arena["accepted"][slot]), book.arena["time"][slot]
-        sequence = int(book.arena["sequence"][slot]) if last == time else 0
-        events = Events.blank(slot, self.core.layout, (time, sequence), warming)
-        return forecasts(book.names, events, states.arena["quantile"][[slot]], self.head.label)[0]
+        flags = int(book.arena["fallback"][slot]) | (WARMING if states["count"][slot] < self.config.burn_in else 0)
+        key = int(states["accepted"][slot]), int(book.arena["accepted_sequence"][slot])
+        events = Events.blank(slot, self.core.layout, key, flags)
+        return forecasts(book.names, events, states["quantile"][[slot]], self.head.label)[0]
 
     def listed(self, after: str, limit: int) -> list[dict[str, Any]]:
         """List series in the order of their first tick, those that follow on a name; "" begins at the first."""
@@ -409,7 +408,7 @@ class Stream:
         ModelError
             One of its models needs more than ticks hold.
         """
-        self._drop_shadow()
+        self.withdraw()
         self._shadow = Shadow(lineup, self.core, self.history)
         owners = self._owners_of(lineup)
         self.ledger.warming = _paged(owners, self._shadow.states)
@@ -441,11 +440,12 @@ class Stream:
         live = Live(shadow.lineup, self.config.drift)
         self.note(told | {"was": self.head.version}, _label(shadow.lineup), live=live)
         self.live, self.lineup, self._shadow = live, shadow.lineup, None
+        shadow.hold(slice(len(self.core.book)))
         self.core.take_over(shadow.states)
         self.ledger.pages, self.ledger.warming = [self._book_pages(), *self.ledger.warming], []
 
-    def _drop_shadow(self) -> None:
-        """Forget a lineup that was announced and never served."""
+    def withdraw(self) -> None:
+        """Forget a lineup that was announced and does not serve yet; harmless where there is none."""
         self._shadow, self.ledger.warming = None, []
 
     def tend(self) -> bool:
@@ -456,7 +456,7 @@ class Stream:
         """Write every page, so that the next start steps nothing again, and close all files."""
         if self.swap is not None:
             self.swap.close()
-        self._drop_shadow()
+        self.withdraw()
         try:
             if self.journal is not None and not self.broken:
                 self.rest()

@@ -38,8 +38,8 @@ class StreamConfig:
     replay : int
         About how many ticks are stepped again after a crash, 1000 or more: states go to disk that often.
     history : int
-        Latest ticks of each series that are kept to warm a new model's states, 0 to 100,000; each takes about 40 bytes
-        of disk.
+        Latest ticks of each series that are kept to warm a new model's states, 0 to 100,000; each takes about 50 bytes
+        of disk, with the room for what arrives meanwhile.
     dead_bytes : int
         Largest size of the dead letters; beyond it they are counted but not written. 0 or more.
     """

@@ -66,6 +66,7 @@ class Swap:
             if self._stream.broken:
                 raise
             self._work = None
+            self._stream.withdraw()  # what is not warmed to the end would keep the journal from forgetting
             self._stream.note({"kind": "swap_refused", "why": str(error)})
             return False
         return self._vetting is None  # a process that tries a file is waited for, not urged

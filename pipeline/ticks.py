@@ -77,7 +77,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TIME: "expected an ISO-8601 time or whole microseconds since 1970, between the years 1900 and 2200",
     Reason.UNIT: "expected whole microseconds since 1970; this number looks like seconds, milliseconds or nanoseconds",
     Reason.NOT_FINITE: "expected a finite price, or a finite factor above zero",
-    Reason.DOMAIN: "the price lies outside the domain of the model's transform",
+    Reason.DOMAIN: "the price lies outside the domain of the model's transform, or an adjustment leads there",
     Reason.COVARIATE: "a covariate that the model reads is missing or is no finite number",
     Reason.FUTURE: "the time lies too far beyond every one before (stream.rules.future_days)",
     Reason.NAME: "expected a series name of 1 to 64 letters, digits and ._:=~^-, its parts divided by /, "

@@ -115,6 +115,19 @@ def test_what_is_forgotten_is_gone(tmp_path: Path) -> None:
     made.close()
 
 
+def test_the_number_of_what_was_forgotten_may_be_given_again(tmp_path: Path) -> None:
+    """Pages under it are held against their own total, not also that of the pages before them."""
+    made = laid_down(tmp_path)
+    made.commit(replace(batch(4), pages=[(3, 0, b"shadow")]), [(3, 4, "serving", b"file three")])
+    made.forget(4, [0, 1, 2])
+    assert made.next_owner() == 3
+    made.commit(replace(batch(5), pages=[(3, 0, b"another")]), [(3, 5, "serving", b"file four")])
+    made.close()
+    again = Journal(tmp_path, "none")
+    assert [data for *_, data in again.pages(3)] == [b"another"]
+    again.close()
+
+
 def test_the_oldest_answers_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as are remembered stay, the latest."""
     monkeypatch.setattr(journals, "ANSWERS", 2)

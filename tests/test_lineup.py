@@ -27,6 +27,12 @@ def test_the_model_that_serves_comes_first() -> None:
     assert lineup.sessions is lineup.sessions
 
 
+def test_a_reference_cannot_take_the_place_of_the_model_that_serves() -> None:
+    """Not even by its name."""
+    with pytest.raises(ModelError, match="version 4: a reference is called 'serving'"):
+        Lineup(version=4, serving=reading(), beside={SERVING: OTHER})
+
+
 def test_a_file_that_cannot_be_read_is_refused() -> None:
     """When it is opened, not when it is named."""
     lineup = Lineup(serving=b"no model")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from served import SERIES, metadata, model_bytes
 from swapping import CONFIG, died, flipped, lineup, notes, started, take, taken
 from ticking import feed, split, tick
-from variants import returning
+from variants import blocks, returning
 
 from models.observation import LEVELS, MEDIAN
 from pipeline import metrics
@@ -129,6 +129,22 @@ def test_no_batch_and_no_restart_shows_in_the_scores(cuts: list[int], seed: int)
         assert stream.live.report() == whole.live.report()
         stream.close()
     whole.close()
+
+
+def test_every_price_of_a_block_is_an_outcome(tmp_path: Path) -> None:
+    """Those that are missing, or had none before them, are none; no model is told to have failed them."""
+    stream = started(tmp_path, first=Lineup(version=1, serving=blocks()))
+    take(stream, [tick("A", hour, [100.0, 101.0, None if hour == 2 else 102.0]) for hour in range(5)])
+    take(stream, [tick("A", 5, [100.0, None, 102.0])], 5)
+    report = stream.live.report()
+    assert stream.head.counts == {"accepted": 6}
+    assert report["outcomes"] == 5 * 3 - 1 - 1 - 1
+    assert report["moments"] == 5
+    assert report["left_out"] == {"outcomes": 0, "serving": 0}
+    died(stream)
+    again = started(tmp_path)
+    assert again.live.to_bytes() == stream.live.to_bytes()
+    again.close()
 
 
 def test_after_a_swap_scores_begin_anew(tmp_path: Path) -> None:

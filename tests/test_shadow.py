@@ -6,6 +6,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from variants import blocks, reading
 from models.errors import IntegrityError, ModelError
 from pipeline.events import Events
 from pipeline.lineup import SERVING, Lineup
+from pipeline.rules import RuleConfig
 from pipeline.shadow import TOGETHER
 from pipeline.stream import Stream
 from pipeline.stream_core import Core
@@ -165,6 +167,27 @@ def test_a_series_that_outruns_its_history_is_announced_again(opened: Stream) ->
     flipped(opened)
     assert opened.core.serving.arena["count"][0] == W
     opened.close()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("jumped", ["before", "while"])
+def test_a_jump_that_waits_is_confirmed_after_the_flip(jumped: str, dies: bool, tmp_path: Path) -> None:
+    """A refused tick is in no history, yet the next one is held against it, in memory as after a restart."""
+    config = replace(CONFIG, rules=RuleConfig(jump="hold", jump_scales=5.0))
+    stream = started(tmp_path, config)
+    take(stream, [tick("A", hour, 100.0 + hour % 3) for hour in range(20)])
+    jump = [tick("A", 20, 1000.0), split("A", 20.5)]
+    take(stream, jump if jumped == "before" else [], 20)
+    stream.announce(lineup(2))
+    stream.warm(10.0)
+    take(stream, jump[:1] if jumped == "while" else [], 20)
+    flipped(stream)
+    if dies:
+        died(stream)
+        stream = started(tmp_path, config)
+    take(stream, [tick("A", 21, 501.0 if jumped == "before" else 1001.0)], 22)
+    assert stream.head.counts == {"accepted": 21, "jump": 1} | ({"adjusted": 1} if jumped == "before" else {})
+    stream.close()
 
 
 def test_adjustments_in_the_history_move_the_new_states(tmp_path: Path) -> None:

@@ -365,6 +365,26 @@ def test_the_answers_are_what_the_outputs_get(tmp_path: Path) -> None:
     assert (out, dead) == full(b"\n".join(lines))[:2]
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_latest_forecast_of_a_series_is_its_last_line_of_the_output(tmp_path: Path, closed: bool) -> None:
+    """Also where a later tick was refused, with its sequence and its marks, and after a restart."""
+    config = replace(QUICK, rules=replace(QUICK.rules, covariates="last"))
+    known = [line for line in feed(200, seed=8, **BESIDE).splitlines() if b"adjust" not in line]
+    lacking = [tick(name, 300, 100.0 + k) for k, name in enumerate(("AAA", "BBB"))]
+    ordered = [tick("CCC", 299, 56.0, sequence=2, **BESIDE)]
+    refused = [tick("AAA", 300, 1e9, sequence=4), tick("CCC", 300.5, 100.0)]
+    stream = begin(tmp_path, config, lineup=PAIR)
+    stream.take([request(None, [*known, *lacking, *ordered, *refused])])
+    stream.close() if closed else leave(stream)
+    last = {orjson.loads(line)["series"]: line for line in read_files(tmp_path)[0].splitlines(keepends=True)}
+    stream = begin(tmp_path, config, lineup=PAIR)
+    assert stream.head.counts["jump"] > 0 < stream.head.counts["off_grid"]
+    assert {name: stream.latest(name) for name in last} == last
+    assert b'"fallback":true' in last["AAA"]
+    assert b'"sequence":2' in last["CCC"]
+    stream.close()
+
+
 def test_a_block_with_no_line_has_an_empty_answer() -> None:
     """Also between others, and alone."""
     stream = Stream(LINEUP, QUICK)

@@ -550,6 +550,19 @@ def test_an_adjustment_reaches_what_is_held() -> None:
     assert reasons(core, lines) == ["accepted", "jump", "adjusted", "accepted"]
 
 
+@pytest.mark.parametrize("factor", [1e-19, 1.5e19])
+def test_an_adjustment_that_leads_out_of_the_domain_is_refused(factor: float) -> None:
+    """However often it comes, prices carried stay ones that the model can read, and ticks go on."""
+    core = plain()
+    far = [split(hour=hour, factor=factor) for hour in range(1, 40)]
+    assert reasons(core, [tick(hour=0), *far]) == ["accepted", *["domain"] * len(far)]
+    assert reasons(core, [split(hour=40), tick(hour=40, price=50.0)]) == ["adjusted", "accepted"]
+    assert core.serving.arena["count"][0] == 2
+    never = plain()
+    take(never, [tick(hour=0), split(hour=40), tick(hour=40, price=50.0)])
+    assert core.serving.arena["quantile"][0].tobytes() == never.serving.arena["quantile"][0].tobytes()
+
+
 def test_an_adjustment_comes_before_the_ticks_of_its_time() -> None:
     """Then it is taken once; later it is out of order, and another factor is a conflict."""
     core = plain()

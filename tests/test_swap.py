@@ -22,7 +22,9 @@ from spoiled import with_covariates
 from swapping import (
     CONFIG,
     LINES,
+    died,
     ended,
+    flipped,
     lineup,
     moves,
     notes,
@@ -232,6 +234,43 @@ def test_a_disk_that_fails_in_a_swap_ends_it(kind: str, tmp_path: Path, monkeypa
     again.announce(lineup(2))
     warmed(again)
     again.flip()
+    again.close()
+
+
+def test_a_champion_that_cannot_be_warmed_is_withdrawn(tmp_path: Path) -> None:
+    """It is told of, waits for nothing more, and the journal forgets as if it had never been."""
+    stream = watched(tmp_path)
+    take(stream, LINES[:60])
+    with stream.history.path.open("r+b") as ring:
+        ring.write(bytes(stream.history.path.stat().st_size))
+    publish(tmp_path / "champions", 2)
+    tend(stream, lambda: bool(notes(tmp_path, "swap_refused")))
+    assert "is not there or is damaged" in notes(tmp_path, "swap_refused")[0]["why"]
+    assert stream.status()["swap"] is None
+    take(stream, LINES[60:], 60)
+    stream.rest()
+    assert stream.journal.span() == (stream.head.batch, stream.head.batch)
+    assert stream.journal.models(2) == {}
+    stream.close()
+
+
+def test_a_death_while_a_champion_is_warmed_does_not_harm_the_next_try(tmp_path: Path) -> None:
+    """What was begun is forgotten, its numbers are given again, and the journal opens after each end."""
+    stream = started(tmp_path)
+    take(stream, LINES[:40])
+    for at in (40, 60, 80):
+        stream.announce(lineup(2))
+        warmed(stream)
+        died(stream)
+        stream = started(tmp_path)
+        take(stream, LINES[at : at + 20], at)
+        stream.ledger.settle(stream.head.batch)
+    assert stream.head.version == 1
+    stream.announce(lineup(2))
+    flipped(stream)
+    stream.close()
+    again = started(tmp_path)
+    assert again.head.version == 2
     again.close()
 
 
