@@ -224,7 +224,14 @@ class States:
             if rules.jump == "hold":
                 far &= ~(np.abs(price - now["held"]) <= reach)
             refused[far & (refused == 0)] = Reason.JUMP
+        refused[~tick & (refused == 0) & self._beyond(events, now)] = Reason.DOMAIN
         return refused
+
+    def _beyond(self, events: Events, now: dict[str, NDArray]) -> NDArray[np.bool_]:
+        """Find adjustments that would carry a last price out of the model's domain, whence no state comes back."""
+        lower, upper = self.session.metadata.domain
+        price = now["price"] * events.factor[:, None]
+        return ((price <= lower) | (price >= upper)).any(1)
 
     def _adjust(self, now: dict[str, NDArray], which: NDArray[np.bool_], factor: NDArray[np.float64]) -> None:
         """Multiply all that is carried in units of the price."""
