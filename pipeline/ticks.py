@@ -9,9 +9,9 @@ A time is ISO-8601 (UTC where no offset stands) or a whole number of microsecond
 number, orders ticks of one time; left out it is 0. A price that is null, or empty in CSV, says that none was published;
 a model of blocks takes a list of prices, null where an hour is missing (lists are JSON only). Covariates that the model
 reads stand in fields of their names; of a block a list of its prices' values, and of those known ahead a list of steps
-around that where there is more than one. `adjust` in the place of the price multiplies everything before by a factor: 0.5
-after a split of one share into two. Other fields are ignored. Lines end in LF or CRLF; blank lines and repeated CSV
-headers are passed over.
+around that where there is more than one. `adjust` in the place of the price multiplies everything before by a factor:
+0.5 after a split of one share into two. Other fields are ignored. Lines end in LF or CRLF; blank lines and repeated
+CSV headers are passed over.
 
 Legend: n lines, M prices of a block, S horizon steps, P and K covariates.
 
@@ -77,7 +77,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TIME: "expected an ISO-8601 time or whole microseconds since 1970, between the years 1900 and 2200",
     Reason.UNIT: "expected whole microseconds since 1970; this number looks like seconds, milliseconds or nanoseconds",
     Reason.NOT_FINITE: "expected a finite price, or a finite factor above zero",
-    Reason.DOMAIN: "the price, or what a factor makes of the last one, lies outside the domain of the model's transform",
+    Reason.DOMAIN: "the price, or what a factor makes of the last one, is outside the domain of the model's transform",
     Reason.COVARIATE: "a covariate that the model reads is missing or is no finite number",
     Reason.FUTURE: "the time lies too far beyond every one before (stream.rules.future_days)",
     Reason.NAME: "expected a series name of 1 to 64 letters, digits and ._:=~^-, its parts divided by /, "

@@ -571,7 +571,8 @@ def test_a_factor_out_of_the_domain_leaves_no_trace(factor: float) -> None:
     assert reasons(core, [tick(hour=0), split(hour=1, factor=factor)]) == ["accepted", "domain"]
     reasons(other, [tick(hour=0)])
     given, expected = (take(c, [tick(hour=2)]).quantile for c in (core, other))
-    assert np.isfinite(given).all() and np.array_equal(given, expected)
+    assert np.isfinite(given).all()
+    assert np.array_equal(given, expected)
 
 
 def test_sequences_order_the_ticks_of_one_time() -> None:
