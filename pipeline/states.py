@@ -231,7 +231,7 @@ class States:
         """Find adjustments that would carry a last price out of the model's domain, whence no state comes back."""
         lower, upper = self.session.metadata.domain
         price = now["price"] * events.factor[:, None]
-        return ((price <= lower) | (price >= upper)).any(1)
+        return np.asarray(((price <= lower) | (price >= upper)).any(1))
 
     def _adjust(self, now: dict[str, NDArray], which: NDArray[np.bool_], factor: NDArray[np.float64]) -> None:
         """Multiply all that is carried in units of the price."""
