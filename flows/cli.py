@@ -272,6 +272,8 @@ def stream(
     chosen = settled_to_serve(config, settings, folder, durability)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     dead_letters = dead_letters or opening.folder_of(journal, chosen.folder) / "dead-letters.jsonl"
+    notes = [] if journal is None else [journal / opening.NOTES]
+    intake.apart(source or "-", [*([out] if out else []), dead_letters, *notes])
     wanted = opening.Opening(
         lineup=lambda: lineup(model, chosen),
         journal=journal,

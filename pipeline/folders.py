@@ -107,7 +107,7 @@ class Folder:
 
     def _unread(self, positions: Mapping[str, Position]) -> list[str]:
         """List the files that have not been read to their end."""
-        names = [named(self.path / name) for name in os.listdir(self.path) if self._matches(name)]
+        names = [named(self.path / name) for name in os.listdir(self.path) if matches(name, self.patterns)]
         unread = [name for name in sorted(names) if not self._is_read(name, positions.get(name))]
         missing = {name for name, p in positions.items() if 0 < p.offset < (p.size or 0)}.difference(names)
         if missing:
@@ -117,10 +117,6 @@ class Folder:
                 "but the file is gone. Put it back, or start a new stream"
             )
         return unread
-
-    def _matches(self, name: str) -> bool:
-        ready = not name.startswith(".") and not name.endswith(UNREADY)
-        return ready and any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)
 
     def _is_read(self, name: str, position: Position | None) -> bool:
         """Tell whether a file has been read to its end, and look whether it still is what was read."""
@@ -142,6 +138,12 @@ class Folder:
                 return False
             self._finished[name] = key
         return True
+
+
+def matches(name: str, patterns: Sequence[str] = PATTERNS) -> bool:
+    """Tell whether a file of this name is read."""
+    ready = not name.startswith(".") and not name.endswith(UNREADY)
+    return ready and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _is_finished(position: Position | None) -> bool:

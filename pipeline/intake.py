@@ -9,14 +9,16 @@ Comes in: paths and positions. Goes out: `Block`. Knows the standard library onl
 
 from __future__ import annotations
 
+import os
 import stat
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from models.errors import ConfigError
 from pipeline.files import File, reading
-from pipeline.folders import PATTERNS, Folder
+from pipeline.folders import PATTERNS, Folder, matches
 from pipeline.lines import Block, IntakeConfig, Position, Stop, unstopped
 from pipeline.pipes import Pipe
 
@@ -109,3 +111,39 @@ def source_of(
     if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         return Pipe(path, repeats=repeats, config=config, stop=stop)
     return File(path, follow=follow, config=config, stop=stop)
+
+
+def apart(source: Path | str, outputs: Sequence[Path]) -> None:
+    """See to it that no output would be written over the ticks, be read as ticks, or share its file with another.
+
+    Parameters
+    ----------
+    source : Path or "-"
+    outputs : sequence of Path
+        Files that will be written; devices and pipes may be named more than once.
+
+    Raises
+    ------
+    ConfigError
+        Which names the output.
+    """
+    plain = [path for path in outputs if path.is_file() or not path.exists()]
+    given = 0 if str(source) == "-" else source
+    for i, path in enumerate(plain):
+        if _one_file(given, path):
+            raise ConfigError(f"output {path}: it is the file that the ticks come from. Name another path")
+        if given and _one_file(given, path.parent) and matches(path.name):
+            raise ConfigError(
+                f"output {path}: it lies in the folder of ticks, and would be read as ticks. Name a path outside"
+            )
+        if any(_one_file(other, path) or other.resolve() == path.resolve() for other in plain[:i]):
+            raise ConfigError(f"output {path}: it is named for two outputs. Name a file for each")
+
+
+def _one_file(one: Path | str | int, other: Path) -> bool:
+    """Tell whether two are the same file; one that is not there is none."""
+    try:
+        found = os.fstat(one) if isinstance(one, int) else os.stat(one)
+        return os.path.samestat(found, other.stat())
+    except OSError:
+        return False

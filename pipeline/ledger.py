@@ -116,11 +116,15 @@ class Ledger:
                 )
 
     def recover_outputs(self, head: Head, core: Core) -> None:
-        """Bring files to what was committed."""
+        """Bring files to what was committed; what is no file gets the last batch again, for it may not have had it."""
         assert self.journal is not None
         for name, sink in self._sinks.items():
             if isinstance(sink, FileOutput):
                 sink.recover(getattr(head, f"{name}_bytes"), kept_output(self.journal, core, name))
+                continue
+            for start, data in kept_output(self.journal, core, name, head.batch - 1):
+                if data:
+                    sink.publish(start, data)
 
     def close(self) -> None:
         """Close all files."""

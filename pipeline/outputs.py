@@ -41,7 +41,9 @@ class PipeOutput:
 
     def publish(self, start: int, data: bytes) -> None:  # noqa: ARG002  a pipe has no places
         """Write and flush."""
-        self._file.write(data)
+        view = memoryview(data)
+        while view:  # a file without a buffer (PYTHONUNBUFFERED) writes less when a signal comes or the reader goes
+            view = view[self._file.write(view) :]
         self._file.flush()
 
     def settle(self) -> None:

@@ -119,9 +119,9 @@ def recover(journal: Journal, core: Core, history: History, owners: dict[str, in
     return Recovered(head=head, stepped=redo.stepped, difference=redo.difference, dirty=redo.dirty)
 
 
-def kept_output(journal: Journal, core: Core, which: str) -> Iterator[tuple[int, bytes]]:
-    """Give what the journal holds of an output (out, dead or note), (start, bytes) for each batch, ascending."""
-    for batch in journal.batches(0):
+def kept_output(journal: Journal, core: Core, which: str, after: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Give what the journal holds of an output (out, dead or note), (start, bytes) for each batch after one."""
+    for batch in journal.batches(after):
         head = Head(**batch.head)
         if which == "dead":
             data = batch.dead

@@ -218,10 +218,7 @@ class States:
             off = (gap % unit != 0) | ((2 * gap < m.bar_us) & (m.bar_us > _HOUR_US))
             refused[tick & off & (now["accepted"] != NEVER)] = Reason.OFF_GRID
         if not tick.all():
-            lower, upper = m.domain
-            with np.errstate(over="ignore"):
-                moved = now["price"] * np.where(tick, 1.0, events.factor)[:, None]
-            refused[~tick & ((moved <= lower) | (moved >= upper)).any(1)] = Reason.DOMAIN
+            refused[~tick & self._beyond(events, now)] = Reason.DOMAIN
         if rules.jump != "accept" and m.block == 1:
             price, next_step = events.price[:, 0], now["quantile"][:, 0, 0]
             reach = rules.jump_scales * (next_step[:, _QUARTILES[1]] - next_step[:, _QUARTILES[0]]) / _NORMAL_QUARTILES
@@ -230,6 +227,13 @@ class States:
                 far &= ~(np.abs(price - now["held"]) <= reach)
             refused[far & (refused == 0)] = Reason.JUMP
         return refused
+
+    def _beyond(self, events: Events, now: dict[str, NDArray]) -> NDArray[np.bool_]:
+        """Find adjustments that would carry a last price out of the model's domain, whence no state comes back."""
+        lower, upper = self.session.metadata.domain
+        with np.errstate(over="ignore"):
+            price = now["price"] * events.factor[:, None]
+        return np.asarray(((price <= lower) | (price >= upper)).any(1))
 
     def _adjust(self, now: dict[str, NDArray], which: NDArray[np.bool_], factor: NDArray[np.float64]) -> None:
         """Multiply all that is carried in units of the price."""

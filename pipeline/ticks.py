@@ -7,11 +7,11 @@
 
 A time is ISO-8601 (UTC where no offset stands) or a whole number of microseconds since 1970. `sequence`, a whole
 number, orders ticks of one time; left out it is 0. A price that is null, or empty in CSV, says that none was published;
-a model of blocks takes a list of prices, null where an hour is missing. Covariates that the model reads stand in fields
-of their names (JSON only); of a block a list of its prices' values, and of those known ahead a list of steps around
-that where there is more than one. `adjust` in the place of the price multiplies everything before by a factor: 0.5
-after a split of one share into two. Other fields are ignored. Lines end in LF or CRLF; blank lines and repeated CSV
-headers are passed over.
+a model of blocks takes a list of prices, null where an hour is missing (lists are JSON only). Covariates that the model
+reads stand in fields of their names; of a block a list of its prices' values, and of those known ahead a list of steps
+around that where there is more than one. `adjust` in the place of the price multiplies everything before by a factor:
+0.5 after a split of one share into two. Other fields are ignored. Lines end in LF or CRLF; blank lines and repeated
+CSV headers are passed over.
 
 Legend: n lines, M prices of a block, S horizon steps, P and K covariates.
 
@@ -77,7 +77,7 @@ SENTENCES: dict[Reason, str] = {
     Reason.TIME: "expected an ISO-8601 time or whole microseconds since 1970, between the years 1900 and 2200",
     Reason.UNIT: "expected whole microseconds since 1970; this number looks like seconds, milliseconds or nanoseconds",
     Reason.NOT_FINITE: "expected a finite price, or a finite factor above zero",
-    Reason.DOMAIN: "the price lies outside the domain of the model's transform, or an adjustment leads there",
+    Reason.DOMAIN: "the price, or what a factor makes of the last one, is outside the domain of the model's transform",
     Reason.COVARIATE: "a covariate that the model reads is missing or is no finite number",
     Reason.FUTURE: "the time lies too far beyond every one before (stream.rules.future_days)",
     Reason.NAME: "expected a series name of 1 to 64 letters, digits and ._:=~^-, its parts divided by /, "
@@ -87,14 +87,18 @@ SENTENCES: dict[Reason, str] = {
     Reason.LIMIT: "the series is new and the largest number of series is reached",
     Reason.LATE: "the time lies before the last one of this series",
     Reason.OUT_OF_ORDER: "the time is that of the last tick of this series, and its sequence lies before that one's",
-    Reason.DUPLICATE: "this series has this price at this time and sequence already",
-    Reason.CONFLICT: "this series has another price at this time and sequence already",
+    Reason.DUPLICATE: "this series has this price, or factor, at this time and sequence already",
+    Reason.CONFLICT: "this series has another price, or factor, at this time and sequence already",
     Reason.OFF_GRID: "the time does not lie on the model's bars, counted from the last accepted tick",
     Reason.JUMP: "the price lies too many scales from its forecast (stream.rules.jump); where the next tick confirms "
     "the new level, that one is taken",
 }
 
 MAX_SEQUENCE = 2**62
+
+_TEXTS = ("series", "time", "sequence")
+_FIELDS = (*_TEXTS, "price", "adjust")
+"""Fields of a line beside covariates."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = -(2**62)
@@ -212,7 +216,10 @@ def parser(head: bytes, layout: Layout = PLAIN) -> Parser:
     columns = _header(head)
     if not columns:
         return partial(_parse_json, layout=layout)
-    where = {name: columns.index(name) for name in ("series", "time", "price", "sequence") if name in columns}
+    where = {name: columns.index(name) for name in _FIELDS if name in columns}
+    if layout.block == 1:
+        cells = _csv_fields(head.strip()) or []
+        where |= {name: cells.index(name) for name in (*layout.past, *layout.future) if name in cells}
     row = partial(_csv_row, header=head.strip(), where=where, layout=layout)
     return lambda lines: _columns([row(line) for line in lines], layout)
 
@@ -422,9 +429,12 @@ def _csv_row(line: bytes, header: bytes, where: dict[str, int], layout: Layout) 
         text = record.get(name, "")
         if text.isascii() and text.removeprefix("-").isdigit() and len(text) < 20:
             record[name] = int(text)
-    if record.get("sequence") == "":
-        del record["sequence"]
-    return _row(record | {"price": _csv_price(record["price"])}, layout)
+    for name in ("sequence", "adjust"):
+        if record.get(name) == "":
+            del record[name]
+    if "adjust" in record and record["price"] == "":
+        del record["price"]
+    return _row(record | {name: _csv_number(record[name]) for name in record if name not in _TEXTS}, layout)
 
 
 def _csv_fields(line: bytes) -> list[str] | None:
@@ -437,8 +447,8 @@ def _csv_fields(line: bytes) -> list[str] | None:
     return [f.strip() for f in fields]
 
 
-def _csv_price(text: str) -> float | str | None:
-    """Read a CSV price; text that is no number comes back as it is, to be refused."""
+def _csv_number(text: str) -> float | str | None:
+    """Read a CSV number; text that is none comes back as it is, to be refused."""
     if text == "":
         return None
     try:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from arriving import QUICK, handles
 
-from models.errors import DataError
+from models.errors import ConfigError, DataError
 from pipeline.files import File
 from pipeline.folders import Folder
-from pipeline.intake import Source, blocks, source_of
+from pipeline.intake import Source, apart, blocks, source_of
 from pipeline.lines import Block, Position
 from pipeline.pipes import Pipe
 
@@ -117,3 +117,21 @@ def test_a_source_that_was_let_go_can_be_read_again(tmp_path: Path) -> None:
         read = blocks(source, {})
         assert [next(read).lines, next(read).lines, next(read).lines] == [[b"1", b"2", b"3"], [b"4"], []]
         read.close()
+
+
+def test_outputs_stay_apart_from_the_ticks(tmp_path: Path) -> None:
+    """A file of ticks is never written over, by whatever name it is called; an output is never read as ticks."""
+    folder, out = tmp_path / "in", tmp_path / "out.jsonl"
+    folder.mkdir()
+    ticks, link = folder / "a.jsonl", tmp_path / "link"
+    ticks.write_bytes(b"")
+    link.symlink_to(ticks)
+    with pytest.raises(ConfigError, match="ticks come from"):
+        apart(ticks, [out, link])
+    with pytest.raises(ConfigError, match="would be read as ticks"):
+        apart(folder, [folder / "out.jsonl"])
+    with pytest.raises(ConfigError, match="two outputs"):
+        apart(ticks, [out, tmp_path / "in" / ".." / "out.jsonl"])
+    apart(ticks, [out, folder / "b.jsonl"])
+    apart(folder, [out, folder / ".out.jsonl"])
+    apart("-", [Path("/dev/null"), Path("/dev/null"), out])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -93,3 +94,15 @@ def test_a_pipe_gets_everything_at_once_and_stays_open() -> None:
     kept = io.BytesIO()
     PipeOutput(kept).publish(5, b"x")
     assert kept.getvalue() == b"x"
+
+
+def test_a_pipe_without_a_buffer_gets_everything_too() -> None:
+    """A raw file may take a part of what it is given, when a signal comes for one; the rest follows."""
+
+    class Sipping(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(memoryview(data)[:3])
+
+    kept = Sipping()
+    PipeOutput(kept).publish(0, b"one line\n")
+    assert kept.getvalue() == b"one line\n"

@@ -511,6 +511,27 @@ def test_outputs_can_go_to_a_pipe_and_to_nowhere() -> None:
     assert not stream.tend()
 
 
+def test_a_pipe_that_broke_gets_the_last_batch_again(tmp_path: Path) -> None:
+    """What was committed and not read comes again after a restart, and nothing comes again after an orderly end."""
+    reading, writing = os.pipe()
+    source = list(given(feed(90), 30))
+    kept, again, after = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    stream = begin(tmp_path, out=PipeOutput(kept))
+    stream.take(source[:1])
+    os.close(reading)
+    with os.fdopen(writing, "wb", buffering=0) as broken:
+        stream.ledger._sinks["out"] = PipeOutput(broken)
+        with pytest.raises(BrokenPipeError):
+            stream.take(source[1:2])
+        stream.close()
+    stream = begin(tmp_path, out=PipeOutput(again))
+    stream.take(source[2:])
+    stream.close()
+    begin(tmp_path, out=PipeOutput(after)).close()
+    assert kept.getvalue() + again.getvalue() == full(feed(90))[0]
+    assert after.getvalue() == b""
+
+
 def test_an_output_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A path in a folder that is not there, or a folder itself."""
     for path in (tmp_path / "none" / "out", tmp_path):

@@ -577,6 +577,17 @@ def test_an_adjustment_comes_before_the_ticks_of_its_time() -> None:
     ]
 
 
+@pytest.mark.parametrize("factor", [1e-18, 1e16])
+def test_a_factor_out_of_the_domain_leaves_no_trace(factor: float) -> None:
+    """A factor that would carry the last price beyond what the model can read is refused, and forecasts go on."""
+    core, other = begin(), begin()
+    assert reasons(core, [tick(hour=0), split(hour=1, factor=factor)]) == ["accepted", "domain"]
+    reasons(other, [tick(hour=0)])
+    given, expected = (take(c, [tick(hour=2)]).quantile for c in (core, other))
+    assert np.isfinite(given).all()
+    assert np.array_equal(given, expected)
+
+
 def test_sequences_order_the_ticks_of_one_time() -> None:
     """A later sequence is taken, an earlier one is out of order, the same one a duplicate or a conflict."""
     core = plain(grid="accept")

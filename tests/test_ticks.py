@@ -436,3 +436,30 @@ def test_ticks_put_one_after_the_other_keep_their_columns() -> None:
     lines = [tick(time=US + k, price=1.5 + k, load=k, wind=[k, 1], sun=[0, k]) for k in range(5)]
     parse = parser(b"{}", BESIDE)
     same(parse(lines), Ticks.joined([parse(lines[:2]), parse([]), parse(lines[2:])]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason", "factor"),
+    [
+        (b"A,2024-01-01,,0.25", Reason.ACCEPTED, 0.25),
+        (b"A,2024-01-01,1.5,", Reason.ACCEPTED, math.nan),
+        (b"A,2024-01-01,,", Reason.HOLE, math.nan),
+        (b"A,2024-01-01,1.5,0.25", Reason.MALFORMED, math.nan),
+        (b"A,2024-01-01,,half", Reason.MALFORMED, math.nan),
+        (b"A,2024-01-01,,nan", Reason.NOT_FINITE, math.nan),
+        (b"A,2024-01-01,,0", Reason.NOT_FINITE, math.nan),
+    ],
+)
+def test_an_adjustment_in_csv_is_no_hole(cells: bytes, reason: Reason, factor: float) -> None:
+    """A factor in the column `adjust` with an empty price is an adjustment, as it is in JSON."""
+    ticks = parser(b"series,time,price,adjust")([cells])
+    assert ticks.reason.tolist() == [reason]
+    np.testing.assert_array_equal(ticks.factor, [factor])
+
+
+def test_csv_columns_are_covariates() -> None:
+    """A model that reads one number a tick finds it in the column of its name; an empty cell is a missing one."""
+    layout = Layout(past=("Volume",), future=("load",))
+    ticks = parser(b"load,series,time,price,Volume", layout)([b"2,A,2024-01-01,1.5,7", b",A,2024-01-01,1.5,7"])
+    assert ticks.past.tolist() == [[7.0], [7.0]]
+    np.testing.assert_array_equal(ticks.future, [[[2.0]], [[math.nan]]])
