@@ -114,8 +114,8 @@ def test_a_bit_that_flips_is_found_or_does_no_harm(case: Case, file: str) -> Non
 
 def test_tables_of_two_moments_are_refused(case: Case) -> None:
     """A wrong bit in SQLite's log, after a death while it was being moved to the file, does not pass for a state."""
-    tally = flip(case, LIFE, 1, 15, "journal.sqlite-wal", points=trial.moving(case, LIFE), late=0.5)
-    assert tally.outcomes["detected"] > 0
+    tally = flip(case, LIFE, 4, 15, "journal.sqlite-wal", points=trial.moving(case, LIFE), late=0.5)
+    assert tally.outcomes.get("detected", 0) > 0
     assert tally.good, tally
 
 

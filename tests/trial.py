@@ -46,7 +46,7 @@ def trial(base: Path, chosen: Sequence[str] = ()) -> Iterator[Tally]:
         "random": lambda: endure(one, 1, 6),
         "power": lambda: lose_power(one, replace(life, durability="full"), 1, 15),
         "normal": lambda: lose_power(one, replace(life, durability="normal"), 2, 25),
-        "bits": lambda: flip(one, life, 1, 40, "journal.sqlite-wal", points=moving(one, life), late=0.5),
+        "bits": lambda: flip(one, life, 4, 40, "journal.sqlite-wal", points=moving(one, life), late=0.5),
     }
     for name in chosen or campaigns:
         yield campaigns[name]()
