@@ -36,7 +36,7 @@ from pipeline.lineup import SERVING, Lineup
 from pipeline.live import Live
 from pipeline.outputs import Sink
 from pipeline.pages import Pages
-from pipeline.recovery import BOOK, GREETING, recover
+from pipeline.recovery import BOOK, GREETING, TOGETHER, recover
 from pipeline.rendering import Label, dead_letters, forecasts, notes
 from pipeline.shadow import Shadow
 from pipeline.states import States
@@ -114,7 +114,8 @@ class Stream:
         self.lineup = _begun(lineup, journal) if opened or journal is None else kept_lineup(journal)
         self._open({"out": out, "dead": dead, "note": told})
         if journal is not None:
-            self.core.session.self_test(self.config.batch)
+            for session in self.lineup.sessions.values():
+                session.self_test(max(self.config.batch, TOGETHER))
         if opened:
             self._begin(history)
         else:

@@ -17,6 +17,7 @@ from models.errors import IntegrityError, StatecastError
 from pipeline.calendar_features import FEATURES
 from pipeline.champions import Published
 from pipeline.lineup import published
+from pipeline.recovery import TOGETHER
 from pipeline.trial import Terms
 from pipeline.vetting import Vetting
 from pipeline.watching import Watcher
@@ -93,7 +94,7 @@ class Swap:
             past=(*FEATURES, *layout.past),
             future=(*FEATURES, *layout.future),
             block=layout.block,
-            batch=self._stream.config.batch,
+            batch=max(self._stream.config.batch, TOGETHER),
         )
         files: dict[str, Any] = {champion.file: champion.sha256}
         files |= {one.file: one.sha256 for one in champion.beside.values()}

@@ -35,8 +35,9 @@ def test_handlers_come_back_after_an_error() -> None:
 
 
 _LOOP = """
-import sys, time
+import signal, sys, time
 from flows.stopping import stopping
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a test run under nohup hands down that it is ignored
 with stopping() as stop:
     print("ready", flush=True)
     while not stop():
