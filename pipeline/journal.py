@@ -48,7 +48,6 @@ ANSWERS = 10_000
 """How many answered requests are remembered."""
 
 _SYNCHRONOUS = {"full": "FULL", "normal": "NORMAL", "none": "OFF"}
-_SAFE_SQLITE = (3, 51, 3)
 _SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value BLOB NOT NULL, sum INTEGER NOT NULL);
 CREATE TABLE model (id INTEGER PRIMARY KEY, version INTEGER NOT NULL, role TEXT NOT NULL, file BLOB NOT NULL,
@@ -396,18 +395,8 @@ class Journal:
             raise IntegrityError(f"journal {self.path}: damaged ({error}). Restore it from a backup") from error
 
 
-def warning() -> str | None:
-    """Say what is to be known of this machine's SQLite, or None."""
-    if sqlite3.sqlite_version_info >= _SAFE_SQLITE:
-        return None
-    return (
-        f"SQLite {sqlite3.sqlite_version} can damage a journal that a second program writes at the same time (mended "
-        "in 3.51.3): open it with nothing else while the stream runs"
-    )
-
-
 def _connected(path: Path, durability: Durability) -> sqlite3.Connection:
-    """Open the file for this process alone."""
+    """Open the file for this process alone: SQLite before 3.51.3 can damage a log that two connections write."""
     try:
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0)
         db.execute("PRAGMA page_size = 16384")

@@ -410,9 +410,11 @@ def test_the_words_of_a_full_disk_are_those_of_the_system(tmp_path: Path) -> Non
         os.close(handle)
 
 
-def test_an_old_sqlite_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a known fault of SQLite could harm, its version is named; from the mended one on nothing is said."""
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 3))
-    assert journals.warning() is None
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 51, 2))
-    assert "SQLite" in (journals.warning() or "")
+def test_nothing_else_opens_the_database_of_a_journal(tmp_path: Path) -> None:
+    """A second connection, of whatever program, is refused by SQLite while the journal is open."""
+    with closing(Journal(tmp_path)):
+        command = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('SELECT * FROM batch')"
+        asked = [sys.executable, "-c", command, str(tmp_path / "journal.sqlite")]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert "database is locked" in told.stderr
