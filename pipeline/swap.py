@@ -49,6 +49,7 @@ class Swap:
         self._watcher = Watcher(folder, name, version=stream.lineup.version)
         self._looked = float("-inf")
         self._work: Iterator[None] | None = None
+        self._version = stream.lineup.version
         self._vetting: Vetting | None = None
 
     def tend(self) -> bool:
@@ -57,7 +58,7 @@ class Swap:
             champion = self._look()
             if champion is None:
                 return False
-            self._work = self._take_over(champion)
+            self._version, self._work = champion.version, self._take_over(champion)
         try:
             next(self._work)
         except StopIteration:
@@ -68,7 +69,7 @@ class Swap:
                 raise
             self._work = None
             self._stream.withdraw()  # what is not warmed to the end would keep the journal from forgetting
-            self._stream.note({"kind": "swap_refused", "why": str(error)})
+            self._stream.note({"kind": "swap_refused", "version": self._version, "why": str(error)})
             return False
         return self._vetting is None  # a process that tries a file is waited for, not urged
 

@@ -246,6 +246,7 @@ def test_a_champion_that_cannot_be_warmed_is_withdrawn(tmp_path: Path) -> None:
     publish(tmp_path / "champions", 2)
     tend(stream, lambda: bool(notes(tmp_path, "swap_refused")))
     assert "is not there or is damaged" in notes(tmp_path, "swap_refused")[0]["why"]
+    assert notes(tmp_path, "swap_refused")[0]["version"] == 2
     assert stream.status()["swap"] is None
     take(stream, LINES[60:], 60)
     stream.rest()
