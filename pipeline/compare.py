@@ -2,7 +2,8 @@
 
 An effect, its interval and its p-value always come together. A model that is not significantly better than the last
 value in absolute error is said to have no skill on the price. A model replaces the one that serves only if it is
-significantly better in pooled CRPS, the choice among several candidates accounted for.
+significantly better in pooled CRPS, by evidence that may be looked at after every retrain (`wager.py`), the choice
+among several candidates accounted for.
 
 Comes in: `Forecasts` of several models on the same rows. Goes out: `Row`, `Decision` and the set of the best, by pure
 functions. Knows numpy; imported by page, config, judging and promotion.
@@ -31,6 +32,7 @@ from pipeline.significance import (
     zero_mean,
 )
 from pipeline.verdicts import Comparison, Direction, Loss, Outcome, Verdict, effect_text, worded
+from pipeline.wager import capital, wagers
 
 Correction = Literal["fdr_bh", "holm"]
 
@@ -119,7 +121,7 @@ class Decision:
     numbers : dict
         `crps_<model>`: mean over origin times of the mean over series; and `skill`, `low`, `high`, `statistic`,
         `p_value`, `p_adjusted`, `origins`, `candidates` of the best candidate against the incumbent where these
-        are two.
+        are two; `evidence`, the e-value of the candidate, where a champion serves: its p-value is then 1 / evidence.
     """
 
     model: str
@@ -171,6 +173,11 @@ class _Field:
             n=len(ours),
             verdict="identical" if same else _outcome(statistic, p_value, self.config.alpha),
         )
+
+    def evidence(self, name: str, reference: str) -> float:
+        """Give the e-value that the CRPS of a model is lower, over all origins so far."""
+        gains = self.loss(reference, "crps") - self.loss(name, "crps")
+        return float(np.append(1.0, capital(wagers(gains, self._horizon)))[-1])
 
     def direction(self, name: str) -> Direction | None:
         """Test whether call and outcome are related; None where nothing is called."""
@@ -497,9 +504,11 @@ def champion(
     """Decide which model serves next.
 
     The candidate is the model of lowest pooled mean CRPS. It replaces the incumbent only if it is better at
-    `config.alpha` by the pooled test, whose p-value is multiplied by the number of candidates it was chosen from
-    (Bonferroni, the first step of Holm). Without an incumbent it must beat the last value, else the last value
-    serves and the reason says "no skill".
+    `config.alpha`, its p-value multiplied by the number of candidates it was chosen from (Bonferroni, the first step of
+    Holm). The p-value is one over the e-value of `wager.capital`: decisions come back with every retrain, and of
+    the incumbents that are no worse than any candidate a share of at most alpha is ever replaced, however often that
+    is looked at. Without an incumbent there is one look, by the pooled test, and the last value must be beaten; else
+    it serves and the reason says "no skill".
 
     Raises
     ------
@@ -519,6 +528,10 @@ def champion(
     winner, reason = holder, f"{holder} has the lowest pooled CRPS"
     if ranking[0] != holder:
         test, candidates = rivals.compare(ranking[0], holder, "crps"), len(models) - 1
+        if incumbent is not None:
+            evidence = rivals.evidence(ranking[0], holder)
+            test = replace(test, p_value=min(1.0, 1 / evidence))
+            numbers["evidence"] = evidence
         test = _at(test, min(1.0, test.p_value * candidates), config.alpha)
         winner = test.model if test.verdict == "better" else holder
         reason = _say(test, candidates, config.alpha)

@@ -441,6 +441,27 @@ def test_the_best_of_many_needs_more_than_the_best_of_one(rng):
     assert champion([old, good, *worse], "old", config).model == "old"
 
 
+def test_decisions_that_come_back_every_night_hold_their_level(rng):
+    """Of 60 incumbents and equal models looked at on 200 nights, hardly any is replaced; one look a night would."""
+    replaced = 0
+    for _ in range(60):
+        returns = 0.01 * rng.normal(size=(1, 230))
+        loc = 0.003 * rng.normal(size=(2, *returns.shape))
+        models = [
+            forecast_returns(name, returns, loc=x, scale=0.01) for name, x in zip(("old", "new"), loc, strict=True)
+        ]
+        nights = ([f.where(f.origin_time <= t) for f in models] for t in np.unique(models[0].origin_time)[30::10])
+        replaced += any(champion(known, "old").model == "new" for known in nights)
+    assert replaced <= 7  # of 60 at 5 %, more than 7 come in 1 of 100
+
+
+def test_evidence_goes_with_the_decision(market):
+    """The p-value against an incumbent is one over the evidence; without one there is a single look and no evidence."""
+    numbers = champion(rivals(market)[:3], incumbent="ar").numbers
+    assert numbers["p_value"] == pytest.approx(1 / numbers["evidence"])
+    assert "evidence" not in champion(rivals(market)[:3]).numbers
+
+
 def test_an_indistinguishable_model_does_not_replace_the_incumbent(market):
     """A lower CRPS that may be luck changes nothing: the better of two equals stays the challenger."""
     models = [f for f in rivals(market) if f.model != "biased"]
