@@ -96,5 +96,5 @@ def capital(bets: Vector) -> Vector:
 def _scale_before(values: Vector) -> Vector:
     """Give at each value the running root mean square of those before it, [..., m]; 0 at the first."""
     before = ([0.0, 1.0], [1.0, -np.exp(-1 / MEMORY)])
-    square, weight = (signal.lfilter(*before, x) for x in (values**2, np.ones_like(values)))
+    square, weight = (np.asarray(signal.lfilter(*before, x)) for x in (values**2, np.ones_like(values)))
     return np.sqrt(np.divide(square, weight, out=np.zeros_like(square), where=weight > 0))
