@@ -54,7 +54,8 @@ def models(
         typer.echo(f"removing {', '.join(map(_named, going))}", err=True)
         removed = tracker.prune(keep, needed)
     serving, left = _serving(chosen), tracker.versions()
-    told = {"versions": [_plain(v, serving) for v in left], "removed": [_plain(r.version, serving) for r in removed]}
+    told: dict[str, Any] = {"versions": [_plain(v, serving) for v in left]}
+    told["removed"] = [_plain(r.version, serving) for r in removed]
     told["files_left"] = [r.version.number for r in removed if not r.file_deleted]
     answer(as_json, told, lambda: _tell(left, serving))
     if told["files_left"] and not as_json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -288,6 +289,12 @@ def test_registered_models_are_listed_and_old_ones_go(statecast: Call, desk: lis
     assert {v["version"] for v in told["versions"]} == {v["version"] for v in before["versions"]} - gone
     assert orjson.loads(statecast("models", "--keep", "1", "--json", *desk)[1])["removed"] == []
     assert statecast("rollback", *desk)[0] == 0
+    shutil.rmtree(copied.folder / "champions")  # now only the aliases and the newest are needed
+    code, out, err = statecast("models", "--keep", "1", "--json", *desk)
+    told = orjson.loads(out)
+    assert (code, len(told["removed"]) >= 3, "removing version " in err) == (0, True, True)
+    assert told["files_left"] == [v["version"] for v in told["removed"]]  # they lie in the folder that was copied
+    assert len(told["versions"]) <= 3
 
 
 def test_a_registry_that_does_not_answer_is_told_as_such(
