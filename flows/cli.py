@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows import data_commands, serving_commands, tuning_commands
+from flows import data_commands, registry_commands, serving_commands, tuning_commands
 from flows.options import (
     AsJson,
     ConfigFile,
@@ -199,6 +199,9 @@ def rollback(
 
     promoted = promotion.rollback(settled(config, settings, folder))
     answer(as_json, promoted, lambda: told_champion(promoted))
+
+
+app.command()(registry_commands.models)
 
 
 @app.command()

@@ -128,6 +128,18 @@ def current(folder: Path, name: str) -> Published:
     return _read(folder, name)[-1]
 
 
+def needed(folder: Path) -> set[str]:
+    """Give the digests of all files that serve, serve beside a champion, or can be gone back to, of all names.
+
+    Raises
+    ------
+    IntegrityError
+        When an entry is damaged: then nobody knows what is needed.
+    """
+    entries = [entry for path in folder.glob("*.json") for entry in _read(folder, path.stem)]
+    return {one.sha256 for entry in entries for one in (entry, *entry.beside.values())}
+
+
 def load(folder: Path, name: str) -> Session:
     """Open the champion of a name; its file must be the one that was published."""
     champion = current(folder, name)

@@ -8,7 +8,7 @@ command line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.errors import ConfigError, IntegrityError, unknown
@@ -17,6 +17,7 @@ from pipeline.compare import Decision
 from pipeline.config import Config
 from pipeline.export import Provenance, export
 from pipeline.judging import INCUMBENT
+from pipeline.metrics import POOLED
 from pipeline.steps import iso, load, load_model, read_json, serving_path, sha256_of
 from pipeline.tracking import Tracker
 
@@ -60,7 +61,8 @@ def promote(config: Config, name: str | None = None) -> Promoted:
     runs = read_json(config.folder / "runs.json", "compare")["models"]
     exported = config.folder / "exports" / f"{chosen}.onnx"
     export_model(config, chosen, exported)
-    _register(config, chosen, decision, exported, runs)
+    said = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
+    _register(config, chosen, replace(decision, reason=reason), exported, runs, said)
     beside = _references(config, chosen, comparison["models"])
     published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason}, beside=beside)
     return _promoted(folder, published, changed=True, reason=reason)
@@ -106,17 +108,38 @@ def _references(config: Config, chosen: str, judged: dict[str, str]) -> dict[str
     return files
 
 
-def _register(config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str]) -> None:
-    """Register champion and challenger in MLflow, under the runs that recorded them."""
+def _register(
+    config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str], said: dict[str, str]
+) -> None:
+    """Register champion and challenger in MLflow, under the runs that recorded them; `said` is the verdict on each."""
     tracker = Tracker(config.tracking, config.folder)
-    champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, {"model": chosen})
+
+    def tags(name: str, role: str) -> dict[str, object]:
+        told = {"role": role, "reason": decision.reason, "verdict": said.get(name, "")}
+        return told | _account(config, name)
+
+    champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, tags(chosen, "champion"))
     rival = decision.challenger if chosen == decision.model else decision.model
     second = None
     if rival is not None and rival in runs and rival != chosen:
         path = exported.with_name(f"{rival}.onnx")
         export_model(config, rival, path)
-        second = tracker.log_model(tracker.run(runs[rival]), path, {"model": rival}).number
+        second = tracker.log_model(tracker.run(runs[rival]), path, tags(rival, "challenger")).number
     tracker.set_aliases(champion_version.number, second)
+
+
+def _account(config: Config, name: str) -> dict[str, object]:
+    """Say of an exported model what its fit has noted; what a fit of an older version did not note is left out."""
+    forecaster, about = load_model(config, name)
+    noted = ("data_sha256", "data_start", "data_end", "commit", "device")
+    return {key: about[key] for key in noted if key in about} | {
+        "model": name,
+        "kind": forecaster.kind,
+        "cutoff_time": iso(about["split"]["validation_end_time"]),
+        "seed": about["config"]["training"]["seed"],
+        "seconds": round(about["seconds"], 3),
+        "parity": "passed",
+    }
 
 
 def export_model(config: Config, name: str, path: Path) -> None:

@@ -35,7 +35,7 @@ from pipeline.clock import utc
 from pipeline.config import Config
 from pipeline.covariates import with_covariates
 from pipeline.downstream import Outdated, outdated
-from pipeline.fitting import KINDS, fit, naming_the_series
+from pipeline.fitting import KINDS, NETWORKS, fit, naming_the_series
 from pipeline.forecasts import Forecasts
 from pipeline.ingest import RefusedError
 from pipeline.ingest import ingest as read_prices
@@ -155,12 +155,16 @@ def provenance(config: Config, data: Data) -> dict[str, object]:
     """Say what a run rests on, as `tracking.RETRAIN_TAGS` asks."""
     return {
         "data_sha256": data.sha256,
-        "data_start": iso(int(data.panel.time[:, 0].min())),
-        "data_end": iso(int(data.panel.time.max())),
+        **_range(data.panel),
         "commit": commit(),
         "seed": config.fit.training.seed,
         "device": resolve_device(config.fit.training.device).type,
     }
+
+
+def _range(prices: Panel) -> dict[str, str]:
+    """Say from when to when prices are."""
+    return {"data_start": iso(int(prices.time[:, 0].min())), "data_end": iso(int(prices.time.max()))}
 
 
 def naive_scales(data: Data) -> dict[str, float]:
@@ -210,6 +214,8 @@ def _fit(
     return forecaster, {
         "series": data.panel.names,
         "data_sha256": data.sha256,
+        **_range(data.panel),
+        "device": resolve_device(config.fit.training.device).type if name in NETWORKS else "cpu",
         "split": asdict(parts),
         "seconds": time.perf_counter() - started,
         "commit": commit(),

@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -88,6 +88,53 @@ class Version:
     number: int
     sha256: str
     run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """One version as the registry shows it.
+
+    Attributes
+    ----------
+    number : int
+        Version in the registry, from 1.
+    run_id : str
+        Run that made it.
+    created_time : datetime
+        When it was registered, UTC.
+    aliases : tuple of str
+        Of `champion` and `challenger`, those that point at it.
+    tags : dict of str
+        What was said of it when it was registered, with the `sha256` of its file.
+    """
+
+    number: int
+    run_id: str
+    created_time: datetime
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the file as it was exported; nothing for a version that another program registered."""
+        return self.tags.get("sha256", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """A version that was taken out of the registry.
+
+    Attributes
+    ----------
+    version : Registered
+        As it was.
+    file_deleted : bool
+        Whether its file is gone too; a file in a folder that is not this data folder's stays, and so does one that
+        another version has.
+    """
+
+    version: Registered
+    file_deleted: bool
 
 
 # ------------------------------------------------------------------------------------------------------- failures
@@ -415,6 +462,99 @@ class Tracker:
             return None
         version = self._client.get_model_version(self.config.model, str(number))
         return Version(number=int(number), sha256=version.tags.get("sha256", ""), run_id=version.run_id or "")
+
+    @_reported("list the versions")
+    def versions(self) -> list[Registered]:
+        """List all versions of the registered model, the newest first; none where nothing was registered."""
+        aliases = self._aliases()
+        return [
+            Registered(
+                number=int(found.version),
+                run_id=found.run_id or "",
+                created_time=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+                aliases=tuple(sorted(alias for alias, number in aliases.items() if int(number) == int(found.version))),
+                tags=dict(found.tags),
+            )
+            for found in self._found()
+        ]
+
+    def _found(self) -> list[Any]:
+        """Give MLflow's own records of the versions, the newest first."""
+        quote = '"' if "'" in self.config.model else "'"
+        found, token = [], None
+        while True:
+            page = self._client.search_model_versions(f"name={quote}{self.config.model}{quote}", page_token=token)
+            found += page
+            if not (token := page.token):
+                return sorted(found, key=lambda version: -int(version.version))
+
+    def _aliases(self) -> dict[str, str]:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self._client.get_registered_model(self.config.model).aliases)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return {}
+            raise
+
+    def prunable(self, keep: int, served: Collection[str]) -> list[Registered]:
+        """List what `prune` would remove, the newest first.
+
+        Parameters
+        ----------
+        keep : int
+            How many of the newest versions stay, at least 1.
+        served : collection of str
+            Digests of files that serve or could be gone back to; versions that have one stay.
+        """
+        if keep < 1:
+            raise ConfigError(f"keep must be at least 1, or nothing that could serve is left; came {keep}")
+        return [v for v in self.versions()[keep:] if v.sha256 and not v.aliases and v.sha256 not in served]
+
+    def prune(self, keep: int, served: Collection[str]) -> list[Removed]:
+        """Remove old versions with their files, the oldest first; give what was removed.
+
+        There stay the newest `keep`, those with an alias, those whose digest is in `served`, and those without a
+        digest, which another program registered. A version goes before its file: a crash on the way leaves a file
+        without a version, never a version without its file. Once more removes nothing.
+        """
+        wanted = reversed(self.prunable(keep, served))
+        return [removed for version in wanted if (removed := self._removed(version)) is not None]
+
+    @_reported("remove a version")
+    def _removed(self, version: Registered) -> Removed | None:
+        """Remove one version, then its file; None where it has gone, or has been given an alias meanwhile."""
+        found = {int(one.version): one for one in self._found()}
+        if str(version.number) in map(str, self._aliases().values()) or version.number not in found:
+            return None
+        gone = found.pop(version.number)
+        self._client.delete_model_version(self.config.model, str(version.number))
+        mine = self._may_delete(gone.source) and gone.source not in {other.source for other in found.values()}
+        if mine:
+            self._delete_files(gone)
+        return Removed(version=version, file_deleted=mine)
+
+    def _may_delete(self, source: str) -> bool:
+        """Say whether files are this tracker's: a copied data folder names those of the folder it was copied from."""
+        from mlflow.utils.file_utils import local_file_uri_to_path
+        from mlflow.utils.uri import is_local_uri
+
+        if not is_local_uri(source):
+            return True
+        return Path(local_file_uri_to_path(source)).resolve().is_relative_to(self._artifacts)
+
+    def _delete_files(self, gone: Any) -> None:
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        get_artifact_repository(gone.source, tracking_uri=self.uri, registry_uri=self.uri).delete_artifacts()
+        if gone.model_id:
+            try:
+                self._client.delete_logged_model(gone.model_id)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
 
     @_reported("download the model")
     def download(self, alias: str) -> tuple[Path, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import typer.main
 from conftest import Workspace, simulated_rows
 
 from flows.cli import INTERRUPTED, app, main
+from models.errors import TransientError
 from pipeline import audit, champions
 from pipeline import stream as streams
 from pipeline.config import Config
@@ -39,6 +41,7 @@ VERBS: dict[str, tuple[str, ...]] = {
     "compare": SHARED,
     "promote": ("model", *SHARED),
     "rollback": SHARED,
+    "models": ("--keep", *SHARED),
     "export": ("model", "out", *SHARED),
     "stream": (
         "source",
@@ -255,6 +258,53 @@ def test_a_model_named_by_hand_serves_until_it_is_taken_back(statecast: Call, de
     assert (code, "ar serves as version 2" in out, "named by hand" in out) == (0, True, True)
     code, out, _ = statecast("rollback", *desk)
     assert (code, "gru serves as version 3" in out) == (0, True)
+
+
+def test_registered_models_are_listed_and_old_ones_go(statecast: Call, desk: list[object], copied: Any) -> None:
+    """Tags say what a version is; what goes is named first; what serves or could be gone back to stays."""
+    for model in ("garch", "ar", "garch", "ar"):
+        assert statecast("promote", model, *desk)[0] == 0
+    code, out, _ = statecast("models", *desk, "--json")
+    before = orjson.loads(out)
+    assert (code, before["removed"]) == (0, [])
+    newest = next(v for v in before["versions"] if "champion" in v["aliases"])
+    tags = newest["tags"]
+    assert newest["served"]
+    assert (tags["model"], tags["role"], tags["reason"]) == ("ar", "champion", "ar was named by hand")
+    assert (tags["parity"], tags["device"], len(tags["data_sha256"])) == ("passed", "cpu", 64)
+    assert tags["data_start"] < tags["cutoff_time"] < tags["data_end"]
+    assert float(tags["seconds"]) >= 0
+    assert {"kind", "commit", "seed", "verdict"} <= set(tags)
+    assert {"champion", "challenger"} == {tag["role"] for v in before["versions"] if (tag := v["tags"])}
+    code, out, _ = statecast("models", *desk)
+    assert (code, "champion" in out, "now" in out) == (0, True, True)
+    needed = champions.needed(copied.folder / "champions")
+    code, out, err = statecast("models", "--keep", "1", "--json", *desk)
+    told = orjson.loads(out)
+    gone = {v["version"] for v in told["removed"]}
+    assert (code, all(f"version {number} (" in err for number in gone)) == (0, True)
+    assert gone == {
+        v["version"] for v in before["versions"][1:] if not v["aliases"] and v["tags"]["sha256"] not in needed
+    }
+    assert {v["version"] for v in told["versions"]} == {v["version"] for v in before["versions"]} - gone
+    assert orjson.loads(statecast("models", "--keep", "1", "--json", *desk)[1])["removed"] == []
+    assert statecast("rollback", *desk)[0] == 0
+    shutil.rmtree(copied.folder / "champions")  # now only the aliases and the newest are needed
+    code, out, err = statecast("models", "--keep", "1", "--json", *desk)
+    told = orjson.loads(out)
+    assert (code, len(told["removed"]) >= 3, "removing version " in err) == (0, True, True)
+    assert told["files_left"] == [v["version"] for v in told["removed"]]  # they lie in the folder that was copied
+    assert len(told["versions"]) <= 3
+
+
+def test_a_registry_that_does_not_answer_is_told_as_such(
+    statecast: Call, desk: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one line, with the exit code of what may be tried again."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    code, _, err = statecast("models", *desk, "-s", "tracking.uri=http://127.0.0.1:9")
+    assert code == TransientError.exit_code
+    assert err.startswith("error: MLflow could not open the experiment")
 
 
 def test_an_audit_tells_a_row_a_stage_and_a_column_a_model(statecast: Call, looked_at: list[object]) -> None:
@@ -489,6 +539,7 @@ ANSWERS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "compare": ((), ("run", "compared")),
     "promote": (("ar",), ("model", "sha256", "version")),
     "rollback": ((), ("model", "version")),
+    "models": ((), ("versions", "removed")),
     "export": (("ar", "ar.onnx"), ("model", "file")),
     "replay": (("--ticks", "300"), ("stream", "copies")),
     "inspect": ((), ("kind", "state", "cutoff_time", "parity")),

@@ -6,6 +6,7 @@ import doctest
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -348,8 +349,94 @@ def test_the_ui_command_serves_the_store_and_trackers(tracker: Tracker, tmp_path
         remote.set_aliases(version.number)
         assert artifact(remote, parent.id, "a.txt") == b"far"
         assert "webbrowser" in remote.ui_command()
+        again = remote.log_model(parent, path, {})
+        remote.set_aliases(again.number)
+        assert version.number in [r.version.number for r in remote.prune(1, set()) if r.file_deleted]
+        assert [v.number for v in remote.versions()] == [again.number]
+        version = again
     assert tracker.current("champion") == version
     assert stored(tracker, parent.id).data.metrics == {"crps": 1.0}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Tracker:
+    """Open a store of one's own, in a folder whose name has a space."""
+    return Tracker(TrackingConfig(), tmp_path / "own folder")
+
+
+def registered(tracker: Tracker, tmp_path: Path, count: int) -> list[tracking.Version]:
+    """Register so many different files, the oldest first."""
+    with tracker.retrain({}, TAGS) as parent, parent.model("gru", {}) as run:
+        made = [step_file(tmp_path / f"{k}.onnx", float(k)) for k in range(count)]
+        return [tracker.log_model(run, path, {"model": f"m{k}"}) for k, path in enumerate(made)]
+
+
+def files(tracker: Tracker) -> list[Path]:
+    """List the model files that the store has on disk."""
+    return sorted(tracker._artifacts.rglob(tracking.MODEL_FILE))
+
+
+def test_versions_are_listed_newest_first(own: Tracker, tmp_path: Path) -> None:
+    """Each has its number, run, tags, digest and aliases; a registry without a model has none."""
+    assert own.versions() == []
+    made = registered(own, tmp_path, 3)
+    own.set_aliases(made[0].number, made[2].number)
+    found = own.versions()
+    assert [(v.number, v.sha256, v.run_id) for v in found] == [(v.number, v.sha256, v.run_id) for v in made[::-1]]
+    assert [v.aliases for v in found] == [("challenger",), (), ("champion",)]
+    assert [v.tags["model"] for v in found] == ["m2", "m1", "m0"]
+    assert all(v.created_time.tzinfo is not None for v in found)
+
+
+def test_pruning_keeps_what_is_new_aliased_or_served(own: Tracker, tmp_path: Path) -> None:
+    """The rest goes with its files; once more is harmless, and what is kept is still the file that was exported."""
+    made = registered(own, tmp_path, 6)
+    own.set_aliases(made[0].number, made[1].number)
+    served = {made[2].sha256}
+    assert [v.number for v in own.prunable(1, served)] == [made[4].number, made[3].number]
+    removed = own.prune(1, served)
+    assert [(r.version.number, r.file_deleted) for r in removed] == [(made[3].number, True), (made[4].number, True)]
+    assert [v.number for v in own.versions()] == [made[k].number for k in (5, 2, 1, 0)]
+    assert {sha256(path) for path in files(own)} == {made[k].sha256 for k in (5, 2, 1, 0)}
+    assert own.prune(1, served) == []
+    for number in (0, 1, 2, 5):
+        own.set_aliases(made[number].number)
+        kept, digest = own.download("champion")
+        assert sha256(kept) == digest == made[number].sha256
+
+
+def test_a_crash_while_pruning_leaves_no_version_without_its_file(
+    own: Tracker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails under the deletion leaves a file too many; the next prune goes on with the next version."""
+    made = registered(own, tmp_path, 3)
+
+    def fails(_: object) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(own, "_delete_files", fails)
+        with pytest.raises(ModelError, match="could not remove a version: the disk"):
+            own.prune(1, set())
+    assert [v.number for v in own.versions()] == [made[2].number, made[1].number]
+    assert len(files(own)) == 3
+    assert [r.version.number for r in own.prune(1, set())] == [made[1].number]
+    assert {sha256(path) for path in files(own)} == {made[0].sha256, made[2].sha256}
+
+
+def test_a_copied_folder_never_deletes_the_files_of_its_original(own: Tracker, tmp_path: Path) -> None:
+    """Its records go, the files that lie in the original's folder stay and are reported."""
+    registered(own, tmp_path, 2)
+    shutil.copytree(tmp_path / "own folder", tmp_path / "copy")
+    copy = Tracker(TrackingConfig(), tmp_path / "copy")
+    assert [r.file_deleted for r in copy.prune(1, set())] == [False]
+    assert (len(copy.versions()), len(own.versions()), len(files(own))) == (1, 2, 2)
+
+
+def test_nothing_is_pruned_down_to_nothing(own: Tracker) -> None:
+    """At least one version is kept."""
+    with pytest.raises(ConfigError, match="at least 1"):
+        own.prune(0, set())
 
 
 def free_port() -> int:
