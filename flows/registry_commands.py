@@ -88,7 +88,7 @@ def _plain(version: Registered, serving: str) -> dict[str, Any]:
 
 
 def _tell(versions: Sequence[Registered], serving: str) -> None:
-    """Print a row a version."""
+    """Print a row a version, then the verdict on each."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
@@ -98,14 +98,15 @@ def _tell(versions: Sequence[Registered], serving: str) -> None:
         typer.echo("no model is registered yet: `statecast promote` registers the champion")
         return
     table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    for name in ("version", "model", "alias", "served", "data until", "verdict", "commit", "fit s"):
+    for name in ("version", "model", "alias", "served", "data until", "commit", "fit s"):
         table.add_column(name, overflow="fold", justify="right" if name in ("version", "fit s") else "left")
     for v in versions:
         tags = v.tags
         served = "now" if serving and v.sha256 == serving else ""
-        said = tags.get("verdict") or tags.get("reason", "")
         seconds = f"{float(tags['seconds']):.1f}" if "seconds" in tags else ""
         until, code = tags.get("data_end", "").removesuffix("T00:00:00Z"), tags.get("commit", "")[:SHORT]
-        cells = (str(v.number), tags.get("model", ""), ", ".join(v.aliases), served, until, said, code, seconds)
+        cells = (str(v.number), tags.get("model", ""), ", ".join(v.aliases), served, until, code, seconds)
         table.add_row(*map(escape, cells))
     Console().print(table)
+    for v in versions:
+        typer.echo(f"{v.number}: {v.tags.get('verdict') or v.tags.get('reason', '')}")
