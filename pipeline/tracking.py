@@ -450,14 +450,7 @@ class Tracker:
     @_reported("read an alias")
     def current(self, alias: str) -> Version | None:
         """Find the version that `alias` points at; None where there is none."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            number = self._client.get_registered_model(self.config.model).aliases.get(alias)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
+        number = self._aliases().get(alias)
         if number is None:
             return None
         version = self._client.get_model_version(self.config.model, str(number))
