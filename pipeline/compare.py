@@ -506,9 +506,9 @@ def champion(
     The candidate is the model of lowest pooled mean CRPS. It replaces the incumbent only if it is better at
     `config.alpha`, its p-value multiplied by the number of candidates it was chosen from (Bonferroni, the first step of
     Holm). The p-value is one over the e-value of `wager.capital`: decisions come back with every retrain, and an
-    incumbent as good as the candidates is replaced with a probability of at most alpha, however often a growing record
-    of the same forecasts is looked at, as far as gains are symmetric. Without an incumbent there is one look, by the pooled test, and the last value must be beaten; else
-    it serves and the reason says "no skill".
+    incumbent as good as the candidates is replaced with a probability of at most alpha, however often a growing
+    record of the same forecasts is looked at, as far as gains are symmetric. Without an incumbent there is one
+    look, by the pooled test, and the last value must be beaten; else it serves and the reason says "no skill".
 
     Raises
     ------
