@@ -98,7 +98,7 @@ def ingest(
         chosen = replace(chosen, ingest=replace(chosen.ingest, paths=tuple(paths)))
     with Screen(console(as_json)) as screen:
         result = steps.ingest(chosen, screen.begins, dry=dry_run)
-    answer(as_json, result, lambda: told_ingest(result, chosen.folder / "prices"))
+    answer(as_json, result, lambda: told_ingest(result, chosen.prices))
     if result.report.refused:
         raise typer.Exit(DataError.exit_code)
 
@@ -327,7 +327,7 @@ def replay(
     out = out or chosen.folder / "replay.jsonl"
     with Screen(console(as_json)) as screen:
         screen.begins("replaying the price store")
-        replayed = replaying.replay(models, chosen.folder / "prices", out, days=days, ticks=ticks, config=chosen.stream)
+        replayed = replaying.replay(models, chosen.prices, out, days=days, ticks=ticks, config=chosen.stream)
     answer(as_json, replayed, lambda: typer.echo(f"{replay_line(replayed)}\n{out}"))
 
 

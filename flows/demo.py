@@ -41,7 +41,7 @@ def run_demo(folder: Path, console: Console) -> Demonstrated:
         retrained = retrain_in_prefect(config, screen)
         screen.begins("replaying the past as a stream from the champion's ONNX file")
         replayed = _replay(config)
-    command = Tracker(config.tracking, config.folder).ui_command()
+    command = Tracker(config.tracking, config.base).ui_command()
     seconds = time.perf_counter() - started
     return Demonstrated(retrained=retrained, replayed=replayed, mlflow=command, seconds=seconds)
 
@@ -58,4 +58,4 @@ def told_demo(result: Demonstrated) -> None:
 def _replay(config: Config) -> Replayed:
     folder = config.folder / "champions"
     lineup = published(folder, champions.current(folder, config.champion))
-    return replay(lineup, config.folder / "prices", config.folder / "replay.jsonl", days=STREAM_DAYS)
+    return replay(lineup, config.prices, config.folder / "replay.jsonl", days=STREAM_DAYS)

@@ -301,7 +301,7 @@ def record(config: Config) -> str:
         "best_set": ", ".join(name for name, p in comparison["best"].items() if p >= config.compare.alpha),
     }
     children = {}
-    tracker = Tracker(config.tracking, config.folder)
+    tracker = Tracker(config.tracking, config.base)
     with tracker.retrain(settings.flat(config), tags) as parent:
         parent.json(comparison, "comparison.json")
         parent.file(config.folder / "comparison.html")

@@ -112,7 +112,7 @@ def _register(
     config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str], said: dict[str, str]
 ) -> None:
     """Register champion and challenger in MLflow, under the runs that recorded them; `said` is the verdict on each."""
-    tracker = Tracker(config.tracking, config.folder)
+    tracker = Tracker(config.tracking, config.base)
 
     def tags(name: str, role: str) -> dict[str, object]:
         told = {"role": role, "reason": decision.reason, "verdict": said.get(name, "")}
