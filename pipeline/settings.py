@@ -1,8 +1,8 @@
 """Settings: the differences from the defaults, written as TOML, become frozen dataclasses.
 
 A configuration is a tree of frozen keyword-only dataclasses, each beside the code that it configures. Its
-fields are int, float, str, bool, Path, Literal, tuples of these, `... | None`, tables of text, tables of tables and further
-dataclasses; each has a line under `Attributes` in the docstring of its class, which is what `describe` and
+fields are int, float, str, bool, Path, Literal, tuples of these, `... | None`, tables of text, tables of tables and
+further dataclasses; each has a line under `Attributes` in the docstring of its class, which is what `describe` and
 `annotated_toml` print. TOML has no null: a setting that is left out keeps its default. Paths are taken as
 written: a relative one starts at the working directory.
 
