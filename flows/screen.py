@@ -354,10 +354,12 @@ def told_comparison(compared: Compared, run: str) -> None:
 
 
 def told_retrain(retrained: Retrained) -> None:
-    """Print the table and the champion."""
-    Console().print(comparison_table(retrained.compared.rows, retrained.compared.best))
+    """Print the table of a retrain, if there was anything to judge, and who serves."""
+    if retrained.compared is not None:
+        Console().print(comparison_table(retrained.compared.rows, retrained.compared.best))
     told_champion(retrained.promoted)
-    Console().print(f"page: {retrained.compared.page}", highlight=False, soft_wrap=True)
+    if retrained.compared is not None:
+        Console().print(f"page: {retrained.compared.page}", highlight=False, soft_wrap=True)
 
 
 def told_inspection(inspection: Inspection, figure: Path | None) -> None:

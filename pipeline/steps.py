@@ -41,6 +41,7 @@ from pipeline.forecasts import Forecasts
 from pipeline.ingest import RefusedError
 from pipeline.ingest import ingest as read_prices
 from pipeline.metrics import naive_scale
+from pipeline.passes import moves
 from pipeline.prices import PriceStore
 from pipeline.prices import digest as digest_of
 from pipeline.report import IngestReport
@@ -181,6 +182,17 @@ def naive_scales(data: Data) -> dict[str, float]:
     return {name: naive_scale(before.price[k]) for k, name in enumerate(before.names)}
 
 
+def move_scales(data: Data) -> dict[str, float]:
+    """Give the mean absolute move of each series on the transformed scale, on its train split, by name."""
+    before = data.panel.before(data.split.train_end_time)
+    return {name: _move_scale(before, k, data.transform) for k, name in enumerate(before.names)}
+
+
+def _move_scale(panel: Panel, k: int, transform: Transform) -> float:
+    price = panel.price[k][panel.mask[k]]
+    return float(np.abs(moves(transform, price[:-1], price[1:], np.full(len(price) - 1, k))).mean())
+
+
 def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> float:
     """Fit one model and save it; give the seconds that it took.
 
@@ -189,7 +201,7 @@ def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = l
     """
     data = load(config)
     progress = config.folder / "progress" / f"{name}-{_fit_key(config, data)}.safetensors"
-    forecaster, about = _fit(config, data, name, data.split, data.transform, progress, on_epoch)
+    forecaster, about = fitted(config, data, name, data.split, data.transform, progress, on_epoch)
     folds.forget(config.folder, name)
     checkpoint.save(forecaster, model_path(config, name), about)
     for path in progress.parent.glob(f"{name}-*"):
@@ -197,7 +209,7 @@ def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = l
     return about["seconds"]
 
 
-def _fit(
+def fitted(
     config: Config,
     data: Data,
     name: str,
@@ -333,7 +345,7 @@ def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster
     start = before if config.backtest.start == "warm" else None
     data = replace(data, panel=panel)
     try:
-        forecaster, about = _fit(config, data, name, parts, before.transform, progress, start=start)
+        forecaster, about = fitted(config, data, name, parts, before.transform, progress, start=start)
     except FitError as error:
         history = "" if config.backtest.history is None else ", or give backtest.history a longer time"
         raise FitError(f"refit at {iso(fold.cut_time)}: {error}{history}", row=error.row) from error

@@ -116,7 +116,7 @@ class Watched:
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """A data folder after one retrain: shared by all tests, so only to be looked at."""
+    """A data folder after one comparison: shared by all tests, so only to be looked at."""
 
     config: Any
     settings: Path
@@ -134,8 +134,9 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Retrain once on the simulated prices, without Prefect."""
-    from flows.retrain import retrain
+    """Judge models once on the simulated prices and let the fit that was judged serve, without Prefect."""
+    from flows.retrain import SERVICE, Retrained, first_round, ingest
+    from pipeline import judging, promotion
     from pipeline.config import Config
     from pipeline.settings import load
 
@@ -148,7 +149,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         called.append((step.__name__, policy))
         return step
 
-    result = retrain(config, watch, record)
+    ingested, compared = ingest(config, watch, record), first_round(config, watch, record)
+    run, promoted = (record(step, SERVICE)(config) for step in (judging.record, promotion.promote))
+    result = Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
     return Workspace(config=config, settings=settings, csv=csv, result=result, watch=watch, called=called)
 
 
