@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,17 +95,17 @@ def _serve(
     """Export a fit of the chosen model, register it and publish it, if it does not serve already."""
     folder, judged = config.folder / "champions", comparison["models"]
     runs = read_json(config.folder / "runs.json", "compare")
-    exported = _export(config, chosen, fit)
+    exported = cache(partial(_export, config, fit))
     if champions.entry_of(folder, config.champion).exists():
         serving = champions.current(folder, config.champion)
-        if serving.sha256 == sha256_of(exported):
+        if serving.sha256 == sha256_of(exported(chosen)):
             return _promoted(folder, serving, changed=False, reason=decision.reason)
-    beside = {name: _export(config, name, fit) for name in _references(config, chosen, judged)}
+    beside = {name: exported(name) for name in _references(config, chosen, judged)}
     said = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
-    _register(config, chosen, decision, fit, runs["models"], said)
+    _register(config, chosen, decision, fit, exported, runs["models"], said)
     recipe = prequential.recipe(config, load(config))
     fields = {"model": chosen, "reason": decision.reason, "recipe": recipe, "run": runs["models"][chosen]}
-    published = champions.publish(folder, config.champion, exported, fields, beside=beside)
+    published = champions.publish(folder, config.champion, exported(chosen), fields, beside=beside)
     return _promoted(folder, published, changed=True, reason=decision.reason)
 
 
@@ -157,6 +158,7 @@ def _register(
     chosen: str,
     decision: Decision,
     fit: Callable[[str], Path],
+    exported: Callable[[str], Path],
     runs: dict[str, str],
     said: dict[str, str],
 ) -> None:
@@ -166,7 +168,7 @@ def _register(
     def version(name: str, role: str) -> int:
         told = {"role": role, "reason": decision.reason, "verdict": said.get(name, "")}
         tags = told | _account(name, *checkpoint.load(fit(name)))
-        return tracker.log_model(tracker.run(runs[name]), _export(config, name, fit), tags).number
+        return tracker.log_model(tracker.run(runs[name]), exported(name), tags).number
 
     champion = version(chosen, "champion")
     rival = decision.challenger if chosen == decision.model else decision.model
@@ -187,7 +189,7 @@ def _account(name: str, forecaster: Forecaster, about: dict[str, Any]) -> dict[s
     }
 
 
-def _export(config: Config, name: str, fit: Callable[[str], Path]) -> Path:
+def _export(config: Config, fit: Callable[[str], Path], name: str) -> Path:
     """Export a fit of a model through the parity gate, to its place in the data folder."""
     path = config.folder / "exports" / f"{name}.onnx"
     export_fit(config, *checkpoint.load(fit(name)), path)
