@@ -38,7 +38,7 @@ def run_demo(folder: Path, console: Console) -> Demonstrated:
     started = time.perf_counter()
     config = Config(folder=folder)
     with Screen(console) as screen:
-        retrained = retrain_in_prefect(config, screen)
+        (retrained,) = retrain_in_prefect(config, screen).values()
         screen.begins("replaying the past as a stream from the champion's ONNX file")
         replayed = _replay(config)
     command = Tracker(config.tracking, config.base).ui_command()
@@ -49,7 +49,7 @@ def run_demo(folder: Path, console: Console) -> Demonstrated:
 def told_demo(result: Demonstrated) -> None:
     """Print what came out."""
     console = Console()
-    told_retrain(result.retrained)
+    told_retrain({"": result.retrained})
     console.print(f"Replay: {replay_line(result.replayed)}", highlight=False)
     console.print(f"Open MLflow:\n  {result.mlflow}", highlight=False, soft_wrap=True)
     console.print(f"Done in {result.seconds:.0f} s.", highlight=False)

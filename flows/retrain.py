@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from models.errors import StatecastError
 from pipeline import judging, prequential, promotion, steps
 from pipeline.config import Config
 from pipeline.fitting import NETWORKS
@@ -75,8 +76,40 @@ def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
     The first time, and whenever settings, models or series have changed, recipes are judged by a walk over the test
     split. What serves in the end is a fit on everything known.
     """
+    (result,) = retrain_each(config, watch, wrap).values()
+    return result
+
+
+def retrain_each(config: Config, watch: Watch, wrap: Wrap = plain) -> dict[str, Retrained]:
+    """Retrain all pools that are meant, by name, after one reading of prices.
+
+    Raises
+    ------
+    StatecastError
+        A pool failed. The others have had their turn, and the message names all that failed.
+    """
     ingested = ingest(config, watch, wrap)
-    return follow(config, ingested, watch, wrap)
+    done: dict[str, Retrained] = {}
+    failed: dict[str, StatecastError] = {}
+    for pool, one in config.each.items():
+        try:
+            done[pool] = follow(one, ingested, watch, wrap)
+        except StatecastError as error:
+            failed[pool] = error
+    if failed:
+        raise _together(failed, len(config.each))
+    return done
+
+
+def _together(failed: dict[str, StatecastError], pools: int) -> StatecastError:
+    """Make one error of those of some pools, of the class of the first; it may pass if each of them may."""
+    first, *_ = failed.values()
+    if pools == 1:
+        return first
+    told = "; ".join(f"{pool}: {error}" for pool, error in failed.items())
+    error = type(first)(f"{len(failed)} of {pools} pools failed, the others are done: {told}")
+    error.transient = all(error.transient for error in failed.values())
+    return error
 
 
 def ingest(config: Config, watch: Watch, wrap: Wrap = plain) -> Ingested:
