@@ -23,6 +23,7 @@ HOME = tempfile.TemporaryDirectory(prefix="statecast-", ignore_cleanup_errors=Tr
 """Data folder of this session's Prefect, removed when the interpreter ends."""
 
 os.environ |= environment(Path(HOME.name))
+os.environ["OMP_NUM_THREADS"] = "1"  # small networks: two threads that wait for each other cost more than they bring
 os.environ.pop("PREFECT_API_URL", None)
 
 FOREIGN_WARNINGS = (
@@ -36,9 +37,6 @@ FOREIGN_WARNINGS = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let these warnings pass; all others are errors."""
-    import torch
-
-    torch.set_num_threads(1)  # small networks: two threads that wait for each other cost more than they bring
     for line in FOREIGN_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 
@@ -178,5 +176,8 @@ def watched() -> Watched:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the flows of Prefect last: its threads live on, and draw from `random` while hypothesis does."""
+    """Run the flows of Prefect last: its threads live on, and draw from `random` while hypothesis does.
+
+    Of several processes one runs the whole file, as the last thing that it does: no other starts a server.
+    """
     items.sort(key=lambda item: item.path.name == "test_prefect_flows.py")
