@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import NAMES, Watched, Workspace
 
-from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, plain, retrain
-from pipeline import judging, steps
+from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, plain, retrain, retrain_each
+from models.errors import StatecastError
+from pipeline import champions, judging, steps
 
 MODELS = ("last_value", "ar", "gru")
 
@@ -101,3 +103,19 @@ def test_a_step_that_fails_ends_the_retrain(copied: Any, watched: Watched) -> No
 def test_without_a_wrapper_a_step_is_itself() -> None:
     """The plain wrapper adds nothing."""
     assert plain(judging.compare, COMPUTE) is judging.compare
+
+
+def test_a_pool_that_fails_leaves_the_others_their_turn(workspace: Workspace, watched: Watched, tmp_path: Path) -> None:
+    """Each pool has a champion of its own over one price store; one that cannot be fitted is named with its reason."""
+    pools: dict[str, dict[str, Any]] = {
+        "first": {"series": ["AAA"]},
+        "hopeless": {"series": ["BBB"], "split": {"test": 0.01, "validation": 0.01}},
+        "last": {"series": ["BBB", "CCC"]},
+    }
+    config = replace(workspace.config, folder=tmp_path, models=("last_value", "ar"), pools=pools)
+    with pytest.raises(StatecastError, match="1 of 3 pools failed, the others are done: hopeless: "):
+        retrain_each(config, watched)
+    for pool, names in (("first", ("AAA",)), ("last", ("BBB", "CCC"))):
+        assert champions.load(tmp_path / "pools" / pool / "champions", "champion").metadata.series == names
+    assert [path.parent.name for path in tmp_path.glob("**/prices/prices")] == ["prices"]
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["mlflow.db"]
