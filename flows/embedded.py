@@ -49,10 +49,12 @@ def retrain_side_by_side(config: Config, watch: Watch) -> dict[str, Retrained]:
     try:
         import prefect_dask  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"scale: expected the extra `scale` to be installed, got {error}. pip install 'statecast[scale]'") from error
-    from flows.side_by_side import retrain_watched_by
+        raise ConfigError(
+            f"scale: expected the extra `scale` to be installed, got {error}. pip install 'statecast[scale]'"
+        ) from error
+    from flows.side_by_side import retrain
 
-    return retrain_watched_by(watch, config.scale)(config)
+    return retrain(config, watch)
 
 
 def _prepare(config: Config, watch: Watch) -> None:

@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect import Flow, Task, flow
+from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask import DaskTaskRunner
 
 from flows.prefect_flows import as_task
@@ -28,9 +30,7 @@ from pipeline.judging import Compared
 from pipeline.scale_config import ScaleConfig
 from pipeline.steps import Ingested
 
-THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1"
-)
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 """Environment of a worker: two of them with two threads each on two cores would only wait for each other."""
 
 
@@ -44,8 +44,18 @@ def runner(scale: ScaleConfig) -> DaskTaskRunner:
     """Give tasks to a cluster that is running, or to processes of this machine that live as long as the flow."""
     if scale.address is not None:
         return DaskTaskRunner(address=scale.address)
-    local = {"n_workers": scale.workers, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-    return DaskTaskRunner(cluster_kwargs=local | {"env": THREADS})
+    return DaskTaskRunner(cluster_kwargs=local(scale.workers))
+
+
+def local(workers: int) -> dict[str, Any]:
+    """Describe a cluster of processes on this machine, as `distributed.LocalCluster` takes it."""
+    return {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": None,
+        "env": THREADS,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +93,14 @@ def finish(pool: str, submitted: Submitted, ingested: Ingested, watch: Watch) ->
     watch.begins(f"{named}exporting through the parity gate, and promoting")
     promoted = as_task(promotion.promote, SERVICE)(submitted.config)
     return Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
+
+
+def retrain(config: Config, watch: Watch) -> dict[str, Retrained]:
+    """Retrain every pool, against one server: workers are told its address, else each would start a server of its own."""
+    with get_client(sync_client=True) as client:
+        address = str(client.api_url)
+    with temporary_settings({PREFECT_API_URL: address}):
+        return retrain_watched_by(watch, config.scale)(config)
 
 
 def retrain_watched_by(watch: Watch, scale: ScaleConfig) -> Flow[..., dict[str, Retrained]]:

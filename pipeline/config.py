@@ -173,7 +173,9 @@ class Config:
     def __post_init__(self) -> None:
         _ = self.known_at_time
         if not 1 <= self.parts <= 999 or (self.parts > 1 and self.pools):
-            raise ConfigError(f"parts: expected 1 to 999, and 1 beside pools, got {self.parts} and {len(self.pools)} pools")
+            raise ConfigError(
+                f"parts: expected 1 to 999, and 1 beside pools, got {self.parts} and {len(self.pools)} pools"
+            )
         if not 0 <= self.part[0] < self.part[1]:
             raise ConfigError(f"part: expected [k, n] with k from 0 to n - 1, got {list(self.part)}")
         _ = self.each

@@ -147,7 +147,9 @@ def _modelled(config: Config, store: PriceStore) -> list[str]:
     part, parts = config.part
     names = [name for name in asked if name not in config.leave_out and bucket_of(name, parts) == part]
     if asked and not names and parts > 1:
-        raise ConfigError(f"part: none of {len(asked)} series falls into part {part} of {parts}. Cut them into fewer parts")
+        raise ConfigError(
+            f"part: none of {len(asked)} series falls into part {part} of {parts}. Cut them into fewer parts"
+        )
     return names
 
 

@@ -333,7 +333,9 @@ class VintageStore:
 
     def names(self) -> list[str]:
         """Give the names of the series, sorted."""
-        _, rows = self._collect(lambda m: _scan(self.folder, m, _Selection(), (), every=True).select("series_id").unique())
+        _, rows = self._collect(
+            lambda m: _scan(self.folder, m, _Selection(), (), every=True).select("series_id").unique()
+        )
         return sorted(rows["series_id"])
 
     def digest(self) -> str:
