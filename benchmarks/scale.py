@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class Clock:
         """Close the step before."""
         (before, since), now = self._last, time.perf_counter()
         self.seconds[before] = self.seconds.get(before, 0.0) + now - since
-        self._last = (what.partition(": ")[2].split(" ")[0] or what.split(" ")[0], now)
+        self._last = (what.partition(": ")[2].split(" ")[0] or what.split(" ", maxsplit=1)[0], now)
 
     def ingested(self, result: object) -> None: ...
 
@@ -86,9 +87,8 @@ class Clock:
 
 
 def imports() -> None:
-    """Import what a task needs."""
-    import flows.side_by_side
-    import pipeline.judging  # noqa: F401
+    """Import what tasks need, which each worker does once."""
+    import flows.side_by_side  # noqa: F401
 
 
 def spent() -> tuple[float, float]:
@@ -119,8 +119,6 @@ def run(store: Path, folder: Path, options: argparse.Namespace, parts: int, work
         folder=folder, models=tuple(options.models), parts=parts, ingest=IngestConfig(paths=(str(store / "last.csv"),))
     )
     with cluster(workers) as (client, cold):
-        from dataclasses import replace
-
         clock = Clock()
         before, mine, wall = client.run(spent), time.process_time(), time.perf_counter()
         done = retrain(replace(config, scale=ScaleConfig(address=client.cluster.scheduler_address)), clock)
@@ -135,8 +133,7 @@ def run(store: Path, folder: Path, options: argparse.Namespace, parts: int, work
         "wall_s": wall,
         "cpu_workers_s": [after[k][0] - before[k][0] for k in after],
         "cpu_flow_s": mine,
-        "record_s": clock.seconds["recording"],
-        "promote_s": clock.seconds["exporting"],
+        "waited_s": clock.seconds,
         "peak_worker_mb": max(memory for _, memory in after.values()),
         "peak_flow_mb": spent()[1],
         "load": os.getloadavg()[0],

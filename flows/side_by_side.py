@@ -1,9 +1,8 @@
 """Pools and models side by side: the same steps as tasks on the workers of a Dask cluster, from files to files.
 
-A task gets settings and a name and leaves files; nothing that is fitted travels between processes. Fits with their walks,
-one task a pool and model, and then the comparison of each pool run on workers. What writes to MLflow and to the
-champions, record and promote, stays here, in order, while workers go on with later pools. One thread a worker: as
-many workers as cores.
+A task gets settings and a name and leaves files; nothing that is fitted travels between processes. Prices are ingested
+here, once. Then each pool is a fit with its walk a model, and behind them compare, record and promote; a pool waits for no
+other. One thread a worker: as many workers as cores.
 
 Comes in: settings, and someone who watches. Goes out: `Retrained` of each pool, and runs in Prefect. The only file
 that knows Dask; imported by the command line through `embedded`, after Prefect's environment is set.
@@ -11,7 +10,7 @@ that knows Dask; imported by the command line through `embedded`, after Prefect'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,13 +21,15 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask import DaskTaskRunner
 
 from flows.prefect_flows import as_task
-from flows.retrain import COMPUTE, SERVICE, Retrained, Watch
+from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch
 from models.errors import ModelError, StatecastError
 from pipeline import judging, promotion, steps
 from pipeline.config import Config
 from pipeline.judging import Compared
+from pipeline.promotion import Promoted
 from pipeline.scale_config import ScaleConfig
 from pipeline.steps import Ingested
+from pipeline.tracking import Tracker, TrackingConfig
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
 """Environment of a worker: two of them with two threads each on two cores would only wait for each other."""
@@ -60,28 +61,31 @@ def local(workers: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Submitted:
-    """What workers do for a pool: a fit and walk for each model, and the comparison that waits for them."""
+    """What workers do for a pool, in the order in which each waits for those before it."""
 
-    config: Config
     fits: Mapping[str, PrefectFuture[None]]
     compared: PrefectFuture[Compared]
+    run: PrefectFuture[str]
+    promoted: PrefectFuture[Promoted]
 
 
 def submit(pool: str, config: Config) -> Submitted:
-    """Give the tasks of a pool to the workers, each with its name as Prefect lists it."""
-    there = replace(config, folder=config.folder.resolve(), home=config.base.resolve())
-    fits = {name: _named(fit_and_walk, pool, name).submit(there, name) for name in config.models}
-    compared = _named(judging.compare, pool).submit(there, wait_for=list(fits.values()))
-    return Submitted(config=config, fits=fits, compared=compared)
+    """Give the tasks of a pool to the workers, who may stand in another folder."""
+    config = replace(config, folder=config.folder.resolve(), home=config.base.resolve())
+    fits = {name: _task(fit_and_walk, COMPUTE, pool, name).submit(config, name) for name in config.models}
+    compared = _task(judging.compare, COMPUTE, pool).submit(config, wait_for=list(fits.values()))
+    run = _task(judging.record, SERVICE, pool).submit(config, wait_for=[compared])
+    promoted = _task(promotion.promote, SERVICE, pool).submit(config, wait_for=[run])
+    return Submitted(fits=fits, compared=compared, run=run, promoted=promoted)
 
 
-def _named(step: Callable[..., Any], *of: str) -> Task[..., Any]:
-    """Make a task whose runs are called after the step and what it is done to."""
-    return as_task(step, COMPUTE).with_options(task_run_name=" ".join(filter(None, (step.__name__, *of))))
+def _task(step: Callable[..., Any], policy: Policy, *of: str) -> Task[..., Any]:
+    """Make a task whose runs Prefect lists by the step and what it is done to."""
+    return as_task(step, policy).with_options(task_run_name=" ".join(filter(None, (step.__name__, *of))))
 
 
 def finish(pool: str, submitted: Submitted, ingested: Ingested, watch: Watch) -> Retrained:
-    """Wait for the workers, then record and promote."""
+    """Wait for the workers, and say for what."""
     named = f"{pool}: " if pool else ""
     for name, fit in submitted.fits.items():
         watch.begins(f"{named}fitting {name} and walking it forward")
@@ -89,10 +93,15 @@ def finish(pool: str, submitted: Submitted, ingested: Ingested, watch: Watch) ->
     watch.begins(f"{named}comparing models")
     compared = submitted.compared.result()
     watch.begins(f"{named}recording in MLflow")
-    run = as_task(judging.record, SERVICE)(submitted.config)
+    run = submitted.run.result()
     watch.begins(f"{named}exporting through the parity gate, and promoting")
-    promoted = as_task(promotion.promote, SERVICE)(submitted.config)
-    return Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
+    return Retrained(ingested=ingested, compared=compared, run=run, promoted=submitted.promoted.result())
+
+
+def _open_mlflow(configs: Iterable[Config]) -> None:
+    """Make stores and experiments that are not there yet, before several workers would at once."""
+    for tracking, base in {(replace(config.tracking, model=TrackingConfig.model), config.base) for config in configs}:
+        Tracker(tracking, base)
 
 
 def retrain(config: Config, watch: Watch) -> dict[str, Retrained]:
@@ -118,6 +127,7 @@ def retrain_watched_by(watch: Watch, scale: ScaleConfig) -> Flow[..., dict[str, 
         watch.begins("reading prices")
         ingested = as_task(steps.ingest, SERVICE)(config)
         watch.ingested(ingested)
+        _open_mlflow(config.each.values())
         submitted = {pool: submit(pool, one) for pool, one in config.each.items()}
         done, failed = {}, {}
         for pool, one in submitted.items():
