@@ -1,11 +1,11 @@
 """Thousands of series refitted, walked forward, compared and promoted in parts, on one Dask worker and on two.
 
-Daily GARCH prices with Student t shocks are written to the price store once. Each run is the whole side-by-side retrain in
-a fresh data folder over that store, against one embedded Prefect server; runs with different numbers of workers alternate.
-Workers have one thread and are warm: their start and imports are timed apart, as `cold_s`. Where other work shares the
-machine, `cpu_*` says more than `wall_s`. One JSON line a run, then one with the model that is fitted to them.
+Daily GARCH prices with Student t shocks are written to the price store once. Each run is the whole side-by-side retrain
+in a fresh data folder over that store, against one embedded Prefect server; runs with different numbers of workers
+alternate. Workers have one thread and are warm: their start and imports are timed apart, as `cold_s`. Where other work
+shares the machine, `cpu_*` says more than `wall_s`. One JSON line a run.
 
-    python benchmarks/scale.py [--series 10000] [--days 750] [--parts 16 8] [--workers 1 2] [--rounds 2] [--folder FOLDER]
+    python benchmarks/scale.py [--series 10000] [--days 750] [--parts 8] [--workers 1 2] [--rounds 2] [--folder FOLDER]
 """
 
 from __future__ import annotations
@@ -79,11 +79,8 @@ class Clock:
         self.seconds[before] = self.seconds.get(before, 0.0) + now - since
         self._last = (what.partition(": ")[2].split(" ")[0] or what.split(" ", maxsplit=1)[0], now)
 
-    def ingested(self, result: object) -> None: ...
-
-    def epoch(self, record: object) -> None: ...
-
-    def refitted(self, done: int) -> None: ...
+    def ingested(self, result: object) -> None:
+        """Take no note: the prices are in the store before."""
 
 
 def imports() -> None:
@@ -146,7 +143,7 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=10_000)
     parser.add_argument("--days", type=int, default=750)
     parser.add_argument("--models", nargs="+", default=["last_value", "ar_t"])
-    parser.add_argument("--parts", type=int, nargs="+", default=[16])
+    parser.add_argument("--parts", type=int, nargs="+", default=[8])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the files are laid for the time of the run")
@@ -155,6 +152,10 @@ def main() -> None:
         folder = Path(name)
         os.environ |= environment(folder)
         (folder / "prefect").mkdir()
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            client.api_healthcheck()
         begun = time.perf_counter()
         write(folder, options.series, options.days)
         print(orjson.dumps({"written": options.series * options.days, "s": time.perf_counter() - begun}).decode())

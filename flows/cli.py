@@ -401,9 +401,15 @@ def retrain(
 
     Example: statecast retrain --config desk.toml
     """
-    from flows.screen import Screen, told_retrain
+    from flows.screen import Screen, told_pools, told_retrain
 
     chosen = settled(config, settings, folder)
+    if chosen.scale.wanted:
+        from flows.embedded import retrain_side_by_side
+
+        with Screen(console(as_json)) as screen:
+            pools = retrain_side_by_side(chosen, screen)
+        return answer(as_json, pools, lambda: told_pools(pools))
     with Screen(console(as_json)) as screen:
         if prefect:
             from flows.embedded import retrain_in_prefect
@@ -413,7 +419,7 @@ def retrain(
             from flows.retrain import retrain as in_order
 
             result = in_order(chosen, screen)
-    answer(as_json, result, lambda: told_retrain(result))
+    return answer(as_json, result, lambda: told_retrain(result))
 
 
 @app.command()

@@ -47,13 +47,12 @@ def retrain_side_by_side(config: Config, watch: Watch) -> dict[str, Retrained]:
     """
     _prepare(config, watch)
     try:
-        import prefect_dask  # noqa: F401
-    except ImportError as error:
+        from flows.side_by_side import retrain
+    except ModuleNotFoundError as error:
         raise ConfigError(
-            f"scale: expected the extra `scale` to be installed, got {error}. pip install 'statecast[scale]'"
+            f"scale: expected the extra `scale` beside statecast, got {error}. Install 'statecast[scale]', or leave "
+            "scale.workers and scale.address out"
         ) from error
-    from flows.side_by_side import retrain
-
     return retrain(config, watch)
 
 

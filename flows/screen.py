@@ -360,6 +360,13 @@ def told_retrain(retrained: Retrained) -> None:
     Console().print(f"page: {retrained.compared.page}", highlight=False, soft_wrap=True)
 
 
+def told_pools(retrained: Mapping[str, Retrained]) -> None:
+    """Print the champion of each pool and where its page is, for tables of thousands of series are not for a screen."""
+    for pool, one in retrained.items():
+        Console().print(f"{pool + ': ' if pool else ''}{champion_line(one.promoted)}", highlight=False)
+        Console().print(f"page: {one.compared.page}", highlight=False, soft_wrap=True)
+
+
 def told_inspection(inspection: Inspection, figure: Path | None) -> None:
     """Print what a model file says of itself, and where the picture of its states is."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

@@ -1,8 +1,8 @@
 """Pools and models side by side: the same steps as tasks on the workers of a Dask cluster, from files to files.
 
 A task gets settings and a name and leaves files; nothing that is fitted travels between processes. Prices are ingested
-here, once. Then each pool is a fit with its walk a model, and behind them compare, record and promote; a pool waits for no
-other. One thread a worker: as many workers as cores.
+here, once. Then each pool is a fit with its walk a model, and behind them compare, record and promote; a pool waits for
+no other. One thread a worker: as many workers as cores.
 
 Comes in: settings, and someone who watches. Goes out: `Retrained` of each pool, and runs in Prefect. The only file
 that knows Dask; imported by the command line through `embedded`, after Prefect's environment is set.
@@ -54,7 +54,7 @@ def local(workers: int) -> dict[str, Any]:
         "n_workers": workers,
         "threads_per_worker": 1,
         "host": "127.0.0.1",
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",
         "env": THREADS,
     }
 
@@ -105,7 +105,7 @@ def _open_mlflow(configs: Iterable[Config]) -> None:
 
 
 def retrain(config: Config, watch: Watch) -> dict[str, Retrained]:
-    """Retrain every pool, against one server: workers are told its address, else each would start a server of its own."""
+    """Retrain every pool against one server: workers are told its address, or each would start one of its own."""
     with get_client(sync_client=True) as client:
         address = str(client.api_url)
     with temporary_settings({PREFECT_API_URL: address}):

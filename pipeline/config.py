@@ -49,8 +49,8 @@ class Config:
     pool : str or None
         The pool that is meant, where there are pools; left out: all of them, one after the other.
     parts : int
-        Pools that the series are cut into by a hash of their names, 1 to 999: `part-000`, `part-001` and on, alike but for
-        their series. 1: not cut. Parts that divide 64 are read fastest, for the price store has so many buckets.
+        Pools that the series are cut into by a hash of their names, 1 to 999: `part-000`, `part-001` and on, alike but
+        for their series. 1: not cut. Numbers that divide 64 are read fastest: the price store has so many buckets.
     part : [int, int]
         [k, n] leaves, of the series that `series` asks for, those of part k of n, by that hash; k counts from 0.
     champion : str

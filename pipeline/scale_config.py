@@ -19,8 +19,8 @@ class ScaleConfig:
     workers : int
         Processes on this machine, of one thread each, 0 to 1024. 0: none, one thing is done after the other.
     address : str or None
-        Scheduler of a Dask cluster that is running, such as "tcp://10.0.0.5:8786", in place of processes of this machine.
-        Its workers see the data folder under the same path and have the same version of statecast.
+        Scheduler of a Dask cluster that is running, such as "tcp://10.0.0.5:8786", in place of processes of this
+        machine. Its workers see the data folder under the same path and have the same version of statecast.
     """
 
     workers: int = 0
