@@ -6,10 +6,11 @@ PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/.installed
 SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py
-SCRIPTS := $(filter-out $(SOAKS), $(sort $(wildcard benchmarks/*.py)))
+SCALE := benchmarks/scale.py
+SCRIPTS := $(filter-out $(SOAKS) $(SCALE), $(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint contracts types check bench soak clean
+.PHONY: help setup demo test lint contracts types check bench soak scale clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -23,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	# torch first, in the build (CPU or CUDA) that pip's own settings give on this machine
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,vendors]'
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,scale,vendors]'
 	@touch $@
 
 demo: $(STAMP) ## from bundled prices to a served champion and its forecasts
@@ -51,6 +52,9 @@ soak: $(STAMP) ## break the stream in every way for two hours, and say what came
 	$(BIN)/python benchmarks/soak.py --kills 1000 --minutes 60
 	$(BIN)/python benchmarks/hour.py --minutes 60
 	$(BIN)/python benchmarks/fuzz.py
+
+scale: $(STAMP) ## retrain ten thousand series on one worker and on two, which takes the better part of an hour
+	$(BIN)/python $(SCALE)
 
 clean: ## remove the environment and all caches; data folders stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -408,7 +408,11 @@ def retrain(
 
     chosen = settled(config, settings, folder)
     with Screen(console(as_json)) as screen:
-        if prefect:
+        if chosen.scale.wanted:
+            from flows.embedded import retrain_side_by_side
+
+            result = retrain_side_by_side(chosen, screen)
+        elif prefect:
             from flows.embedded import retrain_in_prefect
 
             result = retrain_in_prefect(chosen, screen)

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.errors import ConfigError
+
 if TYPE_CHECKING:
     from flows.retrain import Retrained, Watch
     from pipeline.config import Config
@@ -29,12 +31,36 @@ def environment(folder: Path) -> dict[str, str]:
 
 def retrain_in_prefect(config: Config, watch: Watch) -> dict[str, Retrained]:
     """Run the retrain as a Prefect flow against a server that lives as long as this call; what is set already stays."""
+    _prepare(config, watch)
+    from flows.prefect_flows import retrain_watched_by
+
+    return retrain_watched_by(watch)(config)
+
+
+def retrain_side_by_side(config: Config, watch: Watch) -> dict[str, Retrained]:
+    """Run the retrain of every pool as a Prefect flow whose tasks run on Dask workers.
+
+    Raises
+    ------
+    ConfigError
+        The libraries of this are not installed.
+    """
+    _prepare(config, watch)
+    try:
+        from flows.side_by_side import retrain
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"scale: expected the extra `scale` beside statecast, got {error}. Install 'statecast[scale]', or leave "
+            "scale.workers and scale.address out"
+        ) from error
+    return retrain(config, watch)
+
+
+def _prepare(config: Config, watch: Watch) -> None:
+    """Set what Prefect reads when it is first imported."""
     for name, value in environment(config.folder).items():
         os.environ.setdefault(name, value)
     # Prefect's server does not make its own home
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     server = os.environ.get("PREFECT_API_URL")
     watch.begins(f"connecting to Prefect at {server}" if server else "starting the embedded Prefect")
-    from flows.prefect_flows import retrain_watched_by
-
-    return retrain_watched_by(watch)(config)

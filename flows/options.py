@@ -134,8 +134,8 @@ def settled_to_serve(
     if named <= {field.name for field in fields(ServedConfig)}:
         return load(ServedConfig, config if config is not None else {}, overrides)
     chosen = settled(config, settings, folder)
-    if chosen.pools:
-        raise ConfigError(f"expected one pool, got {', '.join(chosen.pools)}: choose one (--set pool=NAME)")
+    if chosen.groups:
+        raise ConfigError(f"expected one pool, got {', '.join(chosen.groups)}: choose one (--set pool=NAME)")
     return ServedConfig(folder=chosen.folder, home=chosen.home, champion=chosen.champion, stream=chosen.stream)
 
 

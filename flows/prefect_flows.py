@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prefect import Flow, flow, get_run_logger, task
+from prefect import Flow, Task, flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
@@ -54,7 +54,7 @@ def may_pass(_task: Any, _run: Any, state: Any) -> bool:
     return isinstance(error, StatecastError) and error.transient
 
 
-def as_task(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
+def as_task(step: Callable[..., Any], policy: Policy) -> Task[..., Any]:
     """Wrap a step as a Prefect task with its retries and its timeout."""
     return task(
         name=step.__name__,

@@ -6,7 +6,7 @@ Comes in: settings, a wrapper, and someone who watches. Goes out: `Retrained`. K
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,18 +90,27 @@ def retrain_each(config: Config, watch: Watch, wrap: Wrap = plain) -> dict[str, 
     """
     ingested = ingest(config, watch, wrap)
     done: dict[str, Retrained] = {}
-    failed: dict[str, StatecastError] = {}
-    for pool, one in config.each.items():
-        try:
-            done[pool] = follow(one, ingested, watch, wrap)
-        except StatecastError as error:
-            failed[pool] = error
-    if failed:
-        raise _together(failed, len(config.each))
+
+    def one(pool: str) -> None:
+        done[pool] = follow(config.each[pool], ingested, watch, wrap)
+
+    if failed := each_in_turn(one, config.each):
+        raise together(failed, len(config.each))
     return done
 
 
-def _together(failed: dict[str, StatecastError], pools: int) -> StatecastError:
+def each_in_turn(do: Callable[[str], None], pools: Iterable[str]) -> dict[str, StatecastError]:
+    """Do something for each pool, and give the errors of those that failed."""
+    failed = {}
+    for pool in pools:
+        try:
+            do(pool)
+        except StatecastError as error:
+            failed[pool] = error
+    return failed
+
+
+def together(failed: dict[str, StatecastError], pools: int) -> StatecastError:
     """Make one error of those of some pools, of the class of the first; it may pass if each of them may."""
     first, *_ = failed.values()
     if pools == 1:

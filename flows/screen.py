@@ -353,14 +353,13 @@ def told_comparison(compared: Compared, run: str) -> None:
     console.print(f"page: {compared.page}", highlight=False, soft_wrap=True)
 
 
-def told_retrain(retrained: dict[str, Retrained]) -> None:
-    """Print for each pool the table of a retrain, if there was anything to judge, and who serves."""
+def told_retrain(retrained: Mapping[str, Retrained]) -> None:
+    """Print who serves and why, and of a single pool the table, if there was anything to judge."""
     for pool, one in retrained.items():
-        if pool:
-            Console().rule(pool)
-        if one.compared is not None:
+        if one.compared is not None and len(retrained) == 1:
             Console().print(comparison_table(one.compared.rows, one.compared.best))
-        told_champion(one.promoted)
+        Console().print(f"{pool + ': ' if pool else ''}{champion_line(one.promoted)}", highlight=False)
+        Console().print(f"file: {one.promoted.file}", highlight=False, soft_wrap=True)
         if one.compared is not None:
             Console().print(f"page: {one.compared.page}", highlight=False, soft_wrap=True)
 

@@ -445,7 +445,9 @@ def _members(name: str, patterns: str, series: Sequence[str]) -> tuple[str, ...]
 
 
 def _of(f: Forecasts, members: Sequence[str]) -> Forecasts:
-    """Take the rows of some series."""
+    """Take the rows of some series; a loop over thousands of single ones must not go over all rows each time."""
+    if len(members) == 1:
+        return f.of(members[0])
     return f.where(np.isin(np.array(f.names)[f.series], members))
 
 

@@ -22,11 +22,12 @@ from pipeline.compare import CompareConfig
 from pipeline.covariates import Due
 from pipeline.fitting import KINDS, MODELS, FitConfig
 from pipeline.ingest import IngestConfig
+from pipeline.scale_config import ScaleConfig
 from pipeline.stream_config import ServedConfig, StreamConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.windows import SplitConfig
 
-OF_ALL = ("folder", "home", "ingest", "pool", "pools")
+OF_ALL = ("folder", "home", "ingest", "parts", "pool", "pools", "scale")
 """Settings that a pool cannot have of its own: prices are read and kept once for all of them."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
@@ -47,6 +48,11 @@ class Config:
         settings around it, such as `series` and `fit`. What a pool keeps is in `pools/<name>` of the data folder.
     pool : str or None
         The pool that is meant, where there are pools; left out: all of them, one after the other.
+    parts : int
+        Pools that the series are cut into by a hash of their names, 1 to 999: `part-000`, `part-001` and on, alike but
+        for their series. 1: not cut. Numbers that divide 64 are read fastest: the price store has so many buckets.
+    part : [int, int]
+        [k, n] leaves, of the series that `series` asks for, those of part k of n, by that hash; k counts from 0.
     champion : str
         Name under which the best model is published: a-z, 0-9, _ and -.
     series : tuple of str
@@ -89,12 +95,16 @@ class Config:
         Where runs and models are recorded.
     stream : StreamConfig
         The stream of ticks.
+    scale : ScaleConfig
+        Processes over which a retrain is spread.
     """
 
     folder: Path = ServedConfig.folder
     home: Path | None = ServedConfig.home
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)
     pool: str | None = None
+    parts: int = 1
+    part: tuple[int, int] = (0, 1)
     champion: str = ServedConfig.champion
     series: tuple[str, ...] = ("*",)
     models: tuple[str, ...] = MODELS
@@ -112,6 +122,7 @@ class Config:
     compare: CompareConfig = CompareConfig()
     tracking: TrackingConfig = TrackingConfig()
     stream: StreamConfig = ServedConfig.stream
+    scale: ScaleConfig = ScaleConfig()
 
     @property
     def known_at_time(self) -> datetime | None:
@@ -129,9 +140,15 @@ class Config:
         return self.base / "prices"
 
     @property
+    def groups(self) -> dict[str, dict[str, Any]]:
+        """Differences of each pool by name, be it of `pools` or a part."""
+        parts = range(self.parts if self.parts > 1 else 0)
+        return self.pools | {f"part-{k:03}": {"part": [k, self.parts]} for k in parts}
+
+    @property
     def each(self) -> dict[str, Config]:
         """Whole settings of each pool that is meant, by name; without pools these settings, under no name."""
-        names = tuple(self.pools) if self.pool is None else (self.pool,)
+        names = tuple(self.groups) if self.pool is None else (self.pool,)
         return {name: self.of(name) for name in names} or {"": self}
 
     def of(self, pool: str) -> Config:
@@ -142,19 +159,25 @@ class Config:
         ConfigError
             There is none of that name, or its settings are wrong.
         """
-        if pool not in self.pools:
-            raise ConfigError(unknown("pool", pool, self.pools))
+        if pool not in self.groups:
+            raise ConfigError(unknown("pool", pool, self.groups))
         if not _NAME.fullmatch(pool):
             raise ConfigError(f"pools: expected names of 1 to 32 of a-z, 0-9, _ and -, got {pool!r}")
-        changes = self.pools[pool]
+        changes = self.groups[pool]
         if of_all := sorted(set(changes) & set(OF_ALL)):
             raise ConfigError(f"pools.{pool}.{of_all[0]}: expected outside of the pool, for it is the same for all")
-        one = replace(self, pools={}, pool=None, folder=self.folder / "pools" / pool, home=self.base)
+        one = replace(self, pools={}, pool=None, parts=1, folder=self.folder / "pools" / pool, home=self.base)
         named = replace(one, tracking=replace(self.tracking, model=f"{self.tracking.model}-{pool}"))
         return settings.changed(named, changes, f"pools.{pool}")
 
     def __post_init__(self) -> None:
         _ = self.known_at_time
+        if not 1 <= self.parts <= 999 or (self.parts > 1 and self.pools):
+            raise ConfigError(
+                f"parts: expected 1 to 999, and 1 beside pools, got {self.parts} and {len(self.pools)} pools"
+            )
+        if not 0 <= self.part[0] < self.part[1]:
+            raise ConfigError(f"part: expected [k, n] with k from 0 to n - 1, got {list(self.part)}")
         _ = self.each
         if not 1 <= self.block <= 1440:
             raise ConfigError(f"block: expected 1 to 1440 prices, got {self.block}")

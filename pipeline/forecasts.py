@@ -60,11 +60,13 @@ class Forecasts:
     def __len__(self) -> int:
         return len(self.series)
 
-    def where(self, rows: NDArray[np.bool_]) -> Forecasts:
-        """Take the rows where `rows` [n] is True."""
+    def where(self, rows: NDArray[np.bool_] | slice) -> Forecasts:
+        """Take the rows where `rows` [n] is True, or those of a slice, which shares its memory."""
         arrays = {k: v[rows] for k, v in vars(self).items() if isinstance(v, np.ndarray)}
         return Forecasts(model=self.model, names=self.names, **arrays)
 
     def of(self, name: str) -> Forecasts:
-        """Take the rows of the series called `name`."""
-        return self.where(self.series == self.names.index(name))
+        """Take the rows of the series called `name`; they stand together, and share their memory with these."""
+        number = self.names.index(name)
+        start, stop = np.searchsorted(self.series, np.array([number, number + 1], self.series.dtype))
+        return self.where(slice(start, stop))

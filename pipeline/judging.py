@@ -78,6 +78,10 @@ FIGURES = "figures/comparison"
 LOSSES = {"t": "mean negative log-likelihood (nats)", "quantile": "mean pinball loss (running scales)"}
 """What a network's fit makes small, by its head."""
 
+SCORED = 200
+"""Most series whose scores are metrics of MLflow, at half a millisecond each; beyond it only those of sets and pooled
+are, and comparison.json in the run has the rest."""
+
 POINTS = 200
 """Most points of the curve of saved CRPS that is logged."""
 
@@ -378,7 +382,9 @@ def _record_model(config: Config, child: Run, name: str, comparison: dict[str, A
     forecaster, about = checkpoint.load(fit)
     rows = {r["series"]: r for r in comparison["rows"] if r["model"] == name}
     child.tags({"kind": forecaster.kind, "commit": about["commit"], "verdict": rows[POOLED]["verdict"]["text"]})
-    child.scores({series: r["scores"] for series, r in rows.items()})
+    single = {series for series, r in rows.items() if not r["members"]}
+    kept = rows.keys() - (single if len(single) > SCORED else ())
+    child.scores({series: r["scores"] for series, r in rows.items() if series in kept})
     child.scores({POOLED: {f"cost_{k}": float(v) for k, v in comparison["costs"][name].items()}})
     child.curve({"step": at, "crps_saved": total} for at, total in comparison["saved"].get(name, ()))
     by_step = comparison["slices"].get("step", {}).get(name, {})

@@ -121,7 +121,7 @@ class PriceStore:
     def clock(self, frame: pl.DataFrame) -> NDArray[np.int64]:
         """Give what the clock of each series' market shows at the times of a frame [R], microseconds; else UTC."""
         shown = frame["time"].to_physical().to_numpy().copy()
-        for (zone,), held in self.series().group_by("time_zone"):
+        for (zone,), held in self._descriptions().group_by("time_zone"):
             if zone is not None:
                 rows = frame["series_id"].is_in(held["series_id"].implode()).to_numpy()
                 local = frame["time"].dt.convert_time_zone(str(zone)).dt.replace_time_zone(None)
@@ -155,6 +155,10 @@ class PriceStore:
         """List the series by name: `rows` (distinct times), `first_time`, `last_time`, and what `DESCRIPTION` has."""
         listed = self.prices.series()
         return listed.join(self._descriptions(), on="series_id", how="left", maintain_order="left")
+
+    def names(self) -> list[str]:
+        """Give the names of the series, sorted."""
+        return self.prices.names()
 
     def digest(self) -> str:
         """Compute the sha256 of what `read` gives; see the function `digest`."""

@@ -46,7 +46,7 @@ from pipeline.prices import PriceStore
 from pipeline.prices import digest as digest_of
 from pipeline.report import IngestReport
 from pipeline.training import EpochRecord, resolve_device
-from pipeline.vintages import WriteResult
+from pipeline.vintages import WriteResult, bucket_of
 from pipeline.windows import Panel, Split, panel, split
 
 
@@ -101,8 +101,8 @@ def load(config: Config) -> Data:
     PolicyError
         The log transform meets a price that is not above zero.
     """
-    if config.pools:
-        raise ConfigError(f"expected one pool, got {', '.join(config.pools)}: choose one (--set pool=NAME)")
+    if config.groups:
+        raise ConfigError(f"expected one pool, got {', '.join(config.groups)}: choose one (--set pool=NAME)")
     store = PriceStore(config.prices)
     frame = store.read(_modelled(config, store), known_at=config.known_at_time)
     columns = (frame["series_id"].to_numpy(), frame["time"].to_physical().to_numpy(), frame["price"].to_numpy())
@@ -137,7 +137,7 @@ def _covered(config: Config, store: PriceStore, prices: Panel, until: int, sha25
 
 def _modelled(config: Config, store: PriceStore) -> list[str]:
     """Name the series of the store that the settings ask for, and that are not left out."""
-    held = store.series()["series_id"].to_list()
+    held = store.names()
     for name in config.leave_out:
         if name not in held:
             raise ConfigError(f"leave_out: {unknown('series', name, held)}")
@@ -145,7 +145,13 @@ def _modelled(config: Config, store: PriceStore) -> list[str]:
         if held and not any(fnmatchcase(name, pattern) for name in held):
             raise ConfigError(f"series: {unknown('series', pattern, held)}")
     asked = [name for name in held if any(fnmatchcase(name, pattern) for pattern in config.series)]
-    return [name for name in asked if name not in config.leave_out]
+    part, parts = config.part
+    names = [name for name in asked if name not in config.leave_out and bucket_of(name, parts) == part]
+    if asked and not names and parts > 1:
+        raise ConfigError(
+            f"part: none of {len(asked)} series falls into part {part} of {parts}. Cut them into fewer parts"
+        )
+    return names
 
 
 def _refuse_non_positive(prices: Panel, config: Config) -> None:

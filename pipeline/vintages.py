@@ -331,6 +331,13 @@ class VintageStore:
 
         return self._collect(summary)[1]
 
+    def names(self) -> list[str]:
+        """Give the names of the series, sorted."""
+        _, rows = self._collect(
+            lambda m: _scan(self.folder, m, _Selection(), (), every=True).select("series_id").unique()
+        )
+        return sorted(rows["series_id"])
+
     def digest(self) -> str:
         """Compute the sha256 of everything held, all vintages included; see the function `digest`."""
         manifest, rows = self._collect(lambda manifest: _scan(self.folder, manifest, _Selection(), every=True))
@@ -353,7 +360,7 @@ class VintageStore:
         absent = set(names or ()) - set(rows["series_id"].unique())
         if not absent:
             return
-        known = self.series()["series_id"].to_list()
+        known = self.names()
         if strange := absent.difference(known):
             name = min(strange)
             near = known if len(known) <= _NAMED else difflib.get_close_matches(name, known, n=10)

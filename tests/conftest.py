@@ -180,4 +180,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Of several processes one runs the whole file, as the last thing that it does: no other starts a server.
     """
-    items.sort(key=lambda item: item.path.name == "test_prefect_flows.py")
+    items.sort(key=lambda item: item.path.name in ("test_prefect_flows.py", "test_side_by_side.py"))

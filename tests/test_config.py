@@ -95,3 +95,30 @@ def test_a_wrong_pool_is_refused_when_the_settings_are_read(pools: object, says:
         load(Config, {"pools": pools})
     with pytest.raises(ConfigError, match="unknown pool 'c'"):
         load(Config, POOLS, {"pool": "c"})
+
+
+def test_parts_are_pools_that_share_the_series_out() -> None:
+    """Each part has settings, a folder and a registered model of its own, and can be meant by its name."""
+    config = load(Config, {"folder": "data", "parts": 3})
+    assert [one.part for one in config.each.values()] == [(0, 3), (1, 3), (2, 3)]
+    last = config.of("part-002")
+    assert (last.folder, last.parts, last.groups) == (Path("data/pools/part-002"), 1, {})
+    assert last.tracking.model == f"{config.tracking.model}-part-002"
+    assert list(load(Config, {"parts": 3}, {"pool": "part-001"}).each) == ["part-001"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"parts": 0}, "parts: expected 1 to 999"),
+        ({"parts": 2, "pools": {"a": {}}}, "1 beside pools, got 2 and 1 pools"),
+        ({"part": [2, 2]}, r"part: expected \[k, n\] with k from 0 to n - 1, got \[2, 2\]"),
+        ({"pools": {"a": {"parts": 2}}}, "pools.a.parts: expected outside"),
+        ({"scale": {"workers": -1}}, "workers: expected 0 to 1024"),
+        ({"scale": {"workers": 2, "address": "tcp://here:1"}}, "workers: expected 0 beside address"),
+    ],
+)
+def test_wrong_parts_and_workers_are_refused(settings: dict[str, object], says: str) -> None:
+    """What cannot be cut or spread is refused when the settings are read."""
+    with pytest.raises(ConfigError, match=says):
+        load(Config, settings)
