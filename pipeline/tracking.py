@@ -630,6 +630,49 @@ def _refuse_no_database(path: Path) -> None:
         raise ModelError(f"an SQLite database was expected at {path}: {error}") from error
 
 
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns in which MLflow keeps where files are."""
+
+
+def moved(database: Path, artifacts: Path) -> None:
+    """Let the runs and models of an embedded store name their files in a folder, wherever these were recorded.
+
+    Parameters
+    ----------
+    database : Path
+        mlflow.db of a data folder; nobody may have it open.
+    artifacts : Path
+        The folder in which the files of all experiments are from now on.
+
+    Raises
+    ------
+    ModelError
+        The database is not one of MLflow.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    here = artifacts.resolve().as_uri()
+    try:
+        with closing(sqlite3.connect(database)) as db, db:
+            roots = db.execute("SELECT DISTINCT artifact_location FROM experiments WHERE name != 'Default'").fetchall()
+            for (there,) in roots:
+                for table, column in _LOCATIONS:
+                    db.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608  names of ours
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (here, len(there) + 1, there, len(there) + 1, f"{there}/"),
+                    )
+    except sqlite3.DatabaseError as error:
+        raise ModelError(f"an MLflow store was expected at {database}: {error}") from error
+
+
 # ------------------------------------------------------------------------------------------------- the model file
 
 

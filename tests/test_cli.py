@@ -42,6 +42,8 @@ VERBS: dict[str, tuple[str, ...]] = {
     "promote": ("model", *SHARED),
     "rollback": SHARED,
     "models": ("--keep", *SHARED),
+    "backup": ("to", "--journal", "--out", "--keep", *SHARED),
+    "restore": ("source", "--replace", "--dry-run", "--folder", "--json"),
     "export": ("model", "out", *SHARED),
     "stream": (
         "source",
