@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from models.errors import ConfigError, TransientError
 from pipeline import journal as journals
-from pipeline import snapshot
+from pipeline import snapshot, tracking
 from pipeline.config import Config
 from pipeline.settings import differences
 from pipeline.shelf import Files, Shelf, alone, writing
@@ -114,7 +114,7 @@ def backup(
         added=len(shelf.added),
         added_bytes=sum(shelf.added.values()),
         left=sources.unknown(),
-        elsewhere=tuple(str(place) for place in (config.tracking.uri, config.tracking.artifacts) if place is not None),
+        elsewhere=tuple(_elsewhere(config)),
         gone=tuple(gone),
     )
 
@@ -212,6 +212,15 @@ def _walked(top: Path) -> Iterator[Path]:
 def _fail(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
+
+
+def _elsewhere(config: Config) -> Iterator[str]:
+    """Name a store of MLflow that is not in the data folder, and files of the one that is."""
+    if config.tracking.uri is not None:
+        yield config.tracking.uri
+    if (database := config.folder / "mlflow.db").exists():
+        here = (config.folder.resolve() / "artifacts").as_uri()
+        yield from (place for place in tracking.places(database) if place != here)
 
 
 def _settings(config: Config) -> str:

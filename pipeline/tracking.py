@@ -640,6 +640,25 @@ _LOCATIONS = (
 """Tables and columns in which MLflow keeps where files are."""
 
 
+def places(database: Path) -> list[str]:
+    """Give where an embedded store puts the files of its experiments, but for MLflow's own default one.
+
+    Raises
+    ------
+    ModelError
+        The database is not one of MLflow.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            query = "SELECT DISTINCT artifact_location FROM experiments WHERE name != 'Default'"
+            return [place for (place,) in db.execute(query)]
+    except sqlite3.DatabaseError as error:
+        raise ModelError(f"an MLflow store was expected at {database}: {error}") from error
+
+
 def moved(database: Path, artifacts: Path) -> None:
     """Let the runs and models of an embedded store name their files in a folder, wherever these were recorded.
 
@@ -658,11 +677,10 @@ def moved(database: Path, artifacts: Path) -> None:
     import sqlite3
     from contextlib import closing
 
-    here = artifacts.resolve().as_uri()
+    here, before = artifacts.resolve().as_uri(), places(database)
     try:
         with closing(sqlite3.connect(database)) as db, db:
-            roots = db.execute("SELECT DISTINCT artifact_location FROM experiments WHERE name != 'Default'").fetchall()
-            for (there,) in roots:
+            for there in before:
                 for table, column in _LOCATIONS:
                     db.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608  names of ours

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,25 +25,43 @@ from pipeline import backup as module
 from pipeline import champions, shelf
 from pipeline.backup import KEPT, LEFT, backup
 from pipeline.config import Config
+from pipeline.journal import Journal
 from pipeline.restoration import restore
 from pipeline.settings import load
 from pipeline.shelf import listed
+from pipeline.snapshot import of_journal
 
 STREAM = ("stream", "--durability", "normal", "--set", "stream.batch=20", "--set", "stream.replay=1000")
-LINES = 9_000
+LINES = 6_000
 
 
 def statecast(*arguments: object) -> subprocess.Popen[str]:
     """Start the command line in a process of its own."""
-    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *map(str, arguments)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
-def ended(process: subprocess.Popen[str]) -> str:
-    """Wait for an end without an error, and give what was said."""
-    said = process.communicate(timeout=120)[1]
+def ended(process: subprocess.Popen[str]) -> None:
+    """Wait for an end without an error."""
+    said = process.communicate(timeout=60)[1]
     assert process.returncode == 0, said
-    return said
+
+
+def wait_for(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
+    """Wait until something holds of a process that runs."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def taken(home: Path) -> int:
+    """Give how many bytes a stream that runs has taken in, from a copy of its journal."""
+    journal = Journal(of_journal(home / "journal", home / "looked at").parent, "none")
+    (position,) = journal.positions().values()
+    journal.close()
+    return position["offset"]
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -60,17 +79,16 @@ def test_a_stream_that_runs_is_kept_and_goes_on_elsewhere_with_the_same_bytes(tm
     out = home / "forecasts.jsonl"
     first = statecast(*STREAM, ticks, "--follow", "--folder", home, "--journal", journal, "--out", out)
     kept = []
-    with ticks.open("ab", buffering=0) as file:
-        for start in range(1000, LINES, 100):
-            file.write(b"".join(lines[start : start + 100]))
-            if start % 2000 == 0:
-                while not (out.exists() and out.stat().st_size):
-                    time.sleep(0.01)
-                kept.append(backup(Config(folder=home), tmp_path / "backups", out=out).list)
-    last = out.stat().st_size
-    while (time.sleep(0.5), size := out.stat().st_size)[1] != last or not size:
-        last = size
-    first.terminate()
+    try:
+        wait_for(first, lambda: out.exists() and out.stat().st_size > 0)
+        with ticks.open("ab", buffering=0) as file:
+            for start in range(1000, LINES, 100):
+                file.write(b"".join(lines[start : start + 100]))
+                if start % 2000 == 0:
+                    kept.append(backup(Config(folder=home), tmp_path / "backups", out=out).list)
+        wait_for(first, lambda: taken(home) == ticks.stat().st_size)
+    finally:
+        first.terminate()
     ended(first)
     whole = outputs(journal) | {out.name: out.read_bytes()}
     sizes = []
@@ -89,6 +107,14 @@ def test_every_entry_of_a_data_folder_is_kept_or_left_on_purpose(copied: Any, wo
     done = backup(copied, copied.folder.parent / "backups")
     assert done.left == ()
     assert {path.name for path in workspace.folder.iterdir()} <= {*KEPT, *LEFT}
+
+
+def test_files_of_mlflow_that_lie_elsewhere_are_told(copied: Any, workspace: Workspace, tmp_path: Path) -> None:
+    """A copied data folder still names the files of the first one, and a server has its own: a backup says so."""
+    told = replace(copied, tracking=replace(copied.tracking, uri="http://127.0.0.1:5000"))
+    done = backup(told, tmp_path / "backups")
+    assert done.elsewhere == ("http://127.0.0.1:5000", (workspace.folder / "artifacts").as_uri())
+    assert backup(workspace.config, tmp_path / "backups").elsewhere == ()
 
 
 def test_a_second_backup_copies_only_what_changed(copied: Any, tmp_path: Path) -> None:
@@ -121,33 +147,35 @@ def test_the_settings_come_back(copied: Any, tmp_path: Path) -> None:
     assert load(Config, tmp_path / "other" / "statecast.toml", {"folder": str(copied.folder)}) == copied
 
 
+def filled(stop: int) -> Callable[[int], None]:
+    """Sync as the system does, until the disk is full at one of the calls."""
+    real, calls = os.fsync, iter(range(1, 10**6))
+
+    def sync(handle: int) -> None:
+        if next(calls) == stop:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    return sync
+
+
 def test_a_full_disk_leaves_what_was_there(copied: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever room runs out, the backup before stays whole, nothing half done is left, and the next one succeeds."""
     kept = backup(copied, tmp_path / "backups").list
     rng = np.random.default_rng(0)
     for name in ("a", "b", "c"):
         (copied.folder / "models" / name).write_bytes(rng.bytes(1000))
-    real, calls = os.fsync, 0
-
-    def full(handle: int) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == stop:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(handle)
-
     for stop in (1, 3, 4, 5):  # a file, the last of them, their folder, the list
-        calls = 0
         for path in (tmp_path / "backups" / "objects").iterdir():
             if path.name not in {one["sha256"] for one in listed(kept).values()}:
                 path.unlink()
-        monkeypatch.setattr(os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", filled(stop))
         with pytest.raises(DataError, match="No space left"):
             backup(copied, tmp_path / "backups")
         monkeypatch.undo()
         assert shelf.newest(tmp_path / "backups") == kept
         restore(kept, tmp_path / "other", dry=True)
-        assert [path.name for path in (tmp_path / "backups").glob(".new-*")] == []
+        assert list((tmp_path / "backups").glob(".new-*")) == []
     assert backup(copied, tmp_path / "backups").added > 0
 
 
