@@ -26,12 +26,29 @@ from pipeline.shelf import listed
 from pipeline.tracking import Tracker, moved
 
 
+@pytest.fixture(scope="module")
+def home(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep a data folder whose champion has one before it: the folder `data` and its `backups`, to be copied."""
+    home = tmp_path_factory.mktemp("home")
+    config = replace(workspace.config, folder=home / "data")
+    shutil.copytree(workspace.folder, config.folder)
+    moved(config.folder / "mlflow.db", config.folder / "artifacts")
+    promotion.promote(config, "garch")
+    backup(config, home / "backups")
+    return home
+
+
 @pytest.fixture
-def kept(copied: Any, tmp_path: Path) -> Path:
-    """Keep a data folder whose champion has one before it."""
-    moved(copied.folder / "mlflow.db", copied.folder / "artifacts")
-    promotion.promote(copied, "garch")
-    backup(copied, tmp_path / "backups")
+def copied(home: Path, workspace: Workspace, tmp_path: Path) -> Any:
+    """Give the settings of a copy of that data folder."""
+    shutil.copytree(home / "data", tmp_path / "data")
+    return replace(workspace.config, folder=tmp_path / "data")
+
+
+@pytest.fixture
+def kept(home: Path, tmp_path: Path) -> Path:
+    """Give a copy of its backups."""
+    shutil.copytree(home / "backups", tmp_path / "backups")
     return tmp_path / "backups"
 
 

@@ -237,6 +237,23 @@ def test_a_disk_that_fails_in_a_swap_ends_it(kind: str, tmp_path: Path, monkeypa
     again.close()
 
 
+def test_a_newer_champion_is_stale_no_longer(tmp_path: Path) -> None:
+    """The age counts from the model that serves: with a swap the mark goes, from the last forecasts and the next ones."""
+    old, new = (model_bytes(metadata(cutoff_time=f"{year}-12-31T00:00:00Z")) for year in (2022, 2023))
+    stream = started(tmp_path, replace(CONFIG, expires="180d"), Lineup(version=1, serving=old))
+    for version, at, stale in ((1, 0, True), (2, 1, False)):
+        if version == 2:
+            stream.announce(Lineup(version=2, serving=new))
+            flipped(stream)
+            assert stream.status()["stale"] is False
+            assert b'"stale"' not in (stream.latest("AAA") or b"")
+        take(stream, [tick("AAA", at)], at)
+        assert (b'"stale":true' in (stream.latest("AAA") or b"")) == stale
+    stream.close()
+    lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(line).get("stale", False) for line in lines] == [True, False]
+
+
 def test_a_champion_that_cannot_be_warmed_is_withdrawn(tmp_path: Path) -> None:
     """It is told of, waits for nothing more, and the journal forgets as if it had never been."""
     stream = watched(tmp_path)
