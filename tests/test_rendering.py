@@ -68,8 +68,10 @@ def test_what_is_not_known_is_null() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "marks"),
-    [(0, set()), (WARMING, {"warming"}), (FALLBACK, {"fallback"}), (STALE, {"stale"}), (3, {"warming", "fallback"})]
-    + [(7, {"warming", "fallback", "stale"})],
+    [
+        *((0, set()), (WARMING, {"warming"}), (FALLBACK, {"fallback"}), (STALE, {"stale"})),
+        *((WARMING | FALLBACK, {"warming", "fallback"}), (7, {"warming", "fallback", "stale"})),
+    ],
 )
 def test_marks_stand_where_they_hold(flags: int, marks: set[str]) -> None:
     """A forecast that is not to be relied on says so; others say nothing."""

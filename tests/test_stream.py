@@ -387,7 +387,7 @@ def test_the_latest_forecast_of_a_series_is_its_last_line_of_the_output(tmp_path
 
 
 def test_an_old_model_is_told_of_by_the_time_of_the_ticks(tmp_path: Path) -> None:
-    """Forecasts from ticks beyond the age are marked as stale, wherever a run is cut, as is the status; no clock is asked.
+    """Forecasts from ticks beyond the age are marked, wherever a run is cut, and so is the status; no clock is asked.
 
     Each restart is years after the ticks.
     """
