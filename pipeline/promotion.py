@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from models.errors import ConfigError, IntegrityError, unknown
-from pipeline import champions
+from pipeline import champions, settings
 from pipeline.compare import Decision
 from pipeline.config import Config
 from pipeline.export import Provenance, export
@@ -23,6 +24,9 @@ from pipeline.tracking import Tracker
 
 AUTOREGRESSIONS = ("ar_t", "ar")
 """Models that serve beside a champion as its autoregression, the first that was compared."""
+
+Said = dict[str, object]
+"""What is known of one model, as tags of its version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,7 @@ def promote(config: Config, name: str | None = None) -> Promoted:
     runs = read_json(config.folder / "runs.json", "compare")["models"]
     exported = config.folder / "exports" / f"{chosen}.onnx"
     export_model(config, chosen, exported)
-    said = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
-    _register(config, chosen, replace(decision, reason=reason), exported, runs, said)
+    _register(config, chosen, replace(decision, reason=reason), exported, runs, _said(comparison))
     beside = _references(config, chosen, comparison["models"])
     published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason}, beside=beside)
     return _promoted(folder, published, changed=True, reason=reason)
@@ -109,14 +112,13 @@ def _references(config: Config, chosen: str, judged: dict[str, str]) -> dict[str
 
 
 def _register(
-    config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str], said: dict[str, str]
+    config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str], said: dict[str, Said]
 ) -> None:
-    """Register champion and challenger in MLflow, under the runs that recorded them; `said` is the verdict on each."""
+    """Register champion and challenger in MLflow, under the runs that recorded them, with what was `said` of each."""
     tracker = Tracker(config.tracking, config.folder)
 
     def tags(name: str, role: str) -> dict[str, object]:
-        told = {"role": role, "reason": decision.reason, "verdict": said.get(name, "")}
-        return told | _account(config, name)
+        return {"role": role, "reason": decision.reason, **said.get(name, {}), **_account(config, name)}
 
     champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, tags(chosen, "champion"))
     rival = decision.challenger if chosen == decision.model else decision.model
@@ -126,6 +128,13 @@ def _register(
         export_model(config, rival, path)
         second = tracker.log_model(tracker.run(runs[rival]), path, tags(rival, "challenger")).number
     tracker.set_aliases(champion_version.number, second)
+
+
+def _said(comparison: dict[str, Any]) -> dict[str, Said]:
+    """Give what the comparison found of each model: the verdict on it, and what one tick of it costs."""
+    verdicts = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
+    costs = {name: round(cost["microseconds"], 1) for name, cost in comparison["costs"].items()}
+    return {name: {"verdict": text, "microseconds": costs.get(name, "")} for name, text in verdicts.items()}
 
 
 def _account(config: Config, name: str) -> dict[str, object]:
@@ -138,6 +147,7 @@ def _account(config: Config, name: str) -> dict[str, object]:
         "cutoff_time": iso(about["split"]["validation_end_time"]),
         "seed": about["config"]["training"]["seed"],
         "seconds": round(about["seconds"], 3),
+        "config_sha256": settings.digest_of(about["config"]),
         "parity": "passed",
     }
 

@@ -278,8 +278,12 @@ def _changed(config: Any, base: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def digest(config: Any) -> str:
     """Hash a configuration: sha256 of its canonical JSON. Equal configurations have equal digests."""
-    canonical = load(type(config), to_dict(config))  # 1 in a field of float is 1.0
-    text = json.dumps(to_dict(canonical), sort_keys=True, separators=(",", ":"))
+    return digest_of(to_dict(load(type(config), to_dict(config))))  # 1 in a field of float is 1.0
+
+
+def digest_of(tree: Tree) -> str:
+    """Hash a configuration that `to_dict` wrote, as `digest` does, whatever version wrote it."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -471,6 +471,13 @@ class Tracker:
             for found in self._found()
         ]
 
+    @_reported("read a run")
+    def settings(self, run_id: str) -> dict[str, str]:
+        """Give the settings under which a model was made: those of the retrain whose run holds that of the model."""
+        run = self._client.get_run(run_id)
+        parent = run.data.tags.get("mlflow.parentRunId")
+        return dict((run if parent is None else self._client.get_run(parent)).data.params)
+
     def _found(self) -> list[Any]:
         """Give MLflow's own records of the versions, the newest first."""
         quote = '"' if "'" in self.config.model else "'"
@@ -606,6 +613,12 @@ class Tracker:
             f"{environment} {python} -m mlflow ui --host 127.0.0.1 --port {port} --workers 1 "
             f"--backend-store-uri {store} --artifacts-destination {artifacts}"
         )
+
+
+def recorded(config: TrackingConfig, data_folder: Path) -> bool:
+    """Say whether there may be a store, without making one: a server is not asked, a database is looked for."""
+    uri = config.uri or f"sqlite:///{data_folder.resolve() / 'mlflow.db'}"
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 
 @_reported("open its store")

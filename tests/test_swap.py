@@ -239,7 +239,7 @@ def test_a_disk_that_fails_in_a_swap_ends_it(kind: str, tmp_path: Path, monkeypa
 
 
 def test_a_newer_champion_is_stale_no_longer(tmp_path: Path) -> None:
-    """The age counts from the model that serves: with a swap the mark goes, from the last and from the next forecast."""
+    """The age counts from the model that serves: with a swap the mark goes, from the last and the next forecast."""
     old, new = (model_bytes(metadata(cutoff_time=f"{year}-12-31T00:00:00Z")) for year in (2022, 2023))
     stream = started(tmp_path, replace(CONFIG, expires="180d"), Lineup(version=1, serving=old))
     for version, at, stale in ((1, 0, True), (2, 1, False)):
