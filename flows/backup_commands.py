@@ -37,7 +37,7 @@ def backup(
     is copied is copied again. Files of MLflow or artifacts outside the data folder are not kept, nor are downloads, the
     home of the embedded Prefect, or any token.
 
-    Example: statecast backup /mnt/backups --keep 14
+    Example: statecast backup ../backups --keep 14
     """
     from flows.screen import Screen
     from pipeline.backup import backup as keep_all
@@ -68,7 +68,7 @@ def restore(
 
     The settings with which it was kept are in statecast.toml of the folder. A stream goes on where its journal ends.
 
-    Example: statecast restore /mnt/backups --folder .statecast
+    Example: statecast restore ../backups --folder .statecast
     """
     from flows.screen import Screen
     from pipeline.restoration import restore as bring_back
