@@ -134,7 +134,7 @@ def _said(comparison: dict[str, Any]) -> dict[str, Said]:
     """Give what the comparison found of each model: the verdict on it, and what one tick of it costs."""
     verdicts = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
     costs = {name: round(cost["microseconds"], 1) for name, cost in comparison["costs"].items()}
-    return {name: {"verdict": text, "microseconds": costs.get(name, "")} for name, text in verdicts.items()}
+    return {name: {"verdict": text, "cost_microseconds": costs.get(name, "")} for name, text in verdicts.items()}
 
 
 def _account(config: Config, name: str) -> dict[str, object]:

@@ -277,7 +277,7 @@ def test_registered_models_are_listed_and_old_ones_go(statecast: Call, desk: lis
     assert tags["data_start"] < tags["cutoff_time"] < tags["data_end"]
     assert float(tags["seconds"]) >= 0
     assert {"kind", "commit", "seed", "verdict"} <= set(tags)
-    assert (float(tags["microseconds"]) > 0, len(tags["config_sha256"])) == (True, 64)
+    assert (float(tags["cost_microseconds"]) > 0, len(tags["config_sha256"])) == (True, 64)
     assert {"champion", "challenger"} == {tag["role"] for v in before["versions"] if (tag := v["tags"])}
     code, out, _ = statecast("models", *desk)
     assert (code, "champion" in out, "now" in out) == (0, True, True)
