@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows import data_commands, registry_commands, serving_commands, tuning_commands
+from flows import backup_commands, data_commands, registry_commands, serving_commands, tuning_commands
 from flows.options import (
     AsJson,
     ConfigFile,
@@ -202,6 +202,8 @@ def rollback(
 
 
 app.command()(registry_commands.models)
+app.command()(backup_commands.backup)
+app.command()(backup_commands.restore)
 
 
 @app.command()

@@ -90,6 +90,9 @@ Rebase = Annotated[
         help="Go on with a journal from another processor or runtime: forecasts stay, states are computed anew.",
     ),
 ]
+JournalFolder = Annotated[
+    Path | None, typer.Option("--journal", help="Folder of the journal; left out: journal in the data folder.")
+]
 Durability = Annotated[
     str | None,
     typer.Option(

@@ -10,18 +10,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.options import AsJson, ConfigFile, Folder, Settings, answer, console, settled
+from models.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.config import Config
-    from pipeline.tracking import Registered
+    from pipeline.tracking import Registered, Tracker
 
 SHORT = 12
-"""Characters of a commit that are shown."""
+"""Characters of a commit or digest that are shown."""
+
+SHORTEST = 4
+"""Fewest digits by which a file is found."""
 
 
 def models(
+    which: Annotated[
+        str | None,
+        typer.Argument(help="A version, or the sha256 that forecasts name: all about it. Left out: a list."),
+    ] = None,
     keep: Annotated[
         int | None,
         typer.Option(min=1, help="Remove all but so many of the newest, and those that are needed. Left out: none."),
@@ -33,33 +41,78 @@ def models(
 ) -> None:
     """List the versions of the registered model: which serves, on which prices and code it rests, and why.
 
+    With the sha256 that stands in a forecast (or a version of this list) that model is shown whole: its MLflow run, the
+    digest of its prices, the commit, and the settings of its retrain.
+
     With --keep old versions are removed with their files, after they have been named. Those with an alias, and those
     that the champions folder names, now or in its history, always stay: every rollback goes on working. Of a registry
     that several data folders share, only the champions of this one are known.
 
-    Example: statecast models --keep 20
+    Example: statecast models e4a96a15760a
     """
     from flows.screen import Screen
     from pipeline import champions
-    from pipeline.tracking import Tracker
+    from pipeline.tracking import Tracker, recorded
 
     chosen = settled(config, settings, folder)
+    if which is not None and keep is not None:
+        raise ConfigError("models: one version was named, and --keep is about all of them. Say one of the two")
+    tracker, going, removed = None, [], []
     with Screen(console(as_json)) as screen:
-        screen.begins("asking the registry")
-        tracker = Tracker(chosen.tracking, chosen.base)
+        if recorded(chosen.tracking, chosen.base):
+            screen.begins("asking the registry")
+            tracker = Tracker(chosen.tracking, chosen.base)
         needed = champions.needed(chosen.folder / "champions")
-        going = [] if keep is None else tracker.prunable(keep, needed)
-    removed = []
-    if keep is not None and going:
+        if tracker is not None and keep is not None:
+            going = tracker.prunable(keep, needed)
+    if tracker is not None and keep is not None and going:
         typer.echo(f"removing {', '.join(map(_named, going))}", err=True)
         removed = tracker.prune(keep, needed)
-    serving, left = _serving(chosen), tracker.versions()
+    serving, left = _serving(chosen), [] if tracker is None else tracker.versions()
+    if which is not None:
+        found = [_plain(v, serving) | {"settings": _settings(tracker, v)} for v in _meant(which, left)]
+        answer(as_json, {"versions": found}, lambda: _tell_whole(found))
+        return
     told: dict[str, Any] = {"versions": [_plain(v, serving) for v in left]}
     told["removed"] = [_plain(r.version, serving) for r in removed]
     told["files_left"] = [r.version.number for r in removed if not r.file_deleted]
     answer(as_json, told, lambda: _tell(left, serving))
     if told["files_left"] and not as_json:
         typer.echo(f"files that are not in this data folder stay: versions {told['files_left']}", err=True)
+
+
+def _meant(which: str, versions: Sequence[Registered]) -> list[Registered]:
+    """Give the version of a number, or all whose file has a digest that begins so, the newest first."""
+    numbered = [v for v in versions if str(v.number) == which]
+    begun = [v for v in versions if len(which) >= SHORTEST and v.sha256.startswith(which.lower())]
+    if not (found := numbered or begun):
+        known = ", ".join(f"{v.number} ({v.sha256[:SHORT]})" for v in versions)
+        raise ConfigError(
+            f"models: no version {which!r}, and no sha256 of which that is the beginning, {SHORTEST} digits at least; "
+            f"there are {known or 'none'}. A reference beside a champion is not registered"
+        )
+    return found
+
+
+def _settings(tracker: Tracker | None, version: Registered) -> dict[str, str]:
+    """Give the settings under which a version was made; none where its run is gone or another program's."""
+    return tracker.settings(version.run_id) if tracker is not None and version.run_id else {}
+
+
+def _tell_whole(versions: Sequence[dict[str, Any]]) -> None:
+    """Print all that is known of a version, a line each; of its settings those that differ from the defaults."""
+    from pipeline.config import Config
+    from pipeline.settings import flat
+
+    usual = {name: str(value) for name, value in flat(Config()).items()}
+    for i, version in enumerate(versions):
+        lines = {name: version[name] for name in ("version", "served", "aliases", "created_time", "run_id")}
+        lines |= {"aliases": ", ".join(version["aliases"]), **dict(sorted(version["tags"].items()))}
+        changed = {name: value for name, value in version["settings"].items() if value != usual.get(name)}
+        if i:
+            typer.echo()
+        for name, value in {**lines, **{f"settings.{name}": value for name, value in sorted(changed.items())}}.items():
+            typer.echo(f"{name}: {value}")
 
 
 def _named(version: Registered) -> str:

@@ -15,6 +15,7 @@ from flows.options import (
     ConfigFile,
     Durability,
     Folder,
+    JournalFolder,
     Rebase,
     Settings,
     answer,
@@ -23,10 +24,6 @@ from flows.options import (
     settled_to_serve,
     store,
 )
-
-JournalFolder = Annotated[
-    Path | None, typer.Option("--journal", help="Folder of the journal; left out: journal in the data folder.")
-]
 
 
 def serve(

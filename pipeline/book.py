@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,7 +206,7 @@ class Book:
         """Refuse times too far beyond every one before; each that passes moves the bound, which is given back."""
         kept = np.flatnonzero(reason == 0)
         reach = self.rules.future_days * _DAY_US
-        cutoff, newest = _cutoff_us(model), self.newest
+        cutoff, newest = model.cutoff_us, self.newest
         if len(kept) == 0:
             return newest
         latest = int(ticks.time[kept].max())
@@ -250,8 +249,3 @@ def _shown(events: Events) -> NDArray[np.float64]:
     """Give what an event shows, by which the same one is known again: its prices, or the factor of an adjustment."""
     adjusts = ~np.isnan(events.factor)
     return np.where(adjusts[:, None], events.factor[:, None], events.price) if adjusts.any() else events.price
-
-
-def _cutoff_us(model: Metadata) -> int:
-    """Give the end of the model's training data in microseconds since 1970."""
-    return int(datetime.fromisoformat(model.cutoff_time).timestamp()) * 1_000_000

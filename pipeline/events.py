@@ -24,6 +24,7 @@ from pipeline.ticks import Layout, Ticks, whole
 
 FALLBACK = 1
 WARMING = 2
+STALE = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,8 @@ class Events:
         Ticks and adjustments that the series had shown by then, this one included; 0 where it was refused.
     flags : uint8 [a]
         `FALLBACK` where covariates were missing and the last ones of the series stand in their place; `WARMING` where
-        the series had shown too little for its forecast to be relied on.
+        the series had shown too little for its forecast to be relied on; `STALE` where the model was older than it may
+        be.
     price : float64 [a, M]
     factor : float64 [a]
         Of an adjustment; NaN for ticks.

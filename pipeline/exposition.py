@@ -104,6 +104,11 @@ def _of_status(status: dict) -> Iterator[Metric]:
     if (newest := _seconds(status.get("newest_time"))) is not None:
         yield GaugeMetricFamily("statecast_newest_time_seconds", "Time of the newest tick.", value=newest)
         yield GaugeMetricFamily("statecast_lag_seconds", "Age of the newest tick.", value=time.time() - newest)
+    if newest is not None and (cutoff := _seconds(status.get("cutoff_time"))) is not None:
+        age = "Newest tick less the end of the data in the fit of the model that serves."
+        yield GaugeMetricFamily("statecast_model_age_seconds", age, value=newest - cutoff)
+        stale = "1 where that is more than stream.expires."
+        yield GaugeMetricFamily("statecast_model_stale", stale, value=float(status.get("stale", False)))
     model = {key: str(status.get(key, "")) for key in ("model", "sha256", "version")}
     yield InfoMetricFamily("statecast_model", "The model that serves.", value=model)
     scores = GaugeMetricFamily("statecast_score", "Scores of forecasts whose outcomes are known.", labels=["name"])

@@ -34,7 +34,7 @@ from pipeline.calendar_features import calendar
 from pipeline.calibration import as_before, calibrated
 from pipeline.dayahead_training import DayAheadTrainingConfig, fit_dayahead
 from pipeline.moves import move_times, moves, observed_by, outcomes
-from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
+from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network, resolve_device
 from pipeline.weighting import weights_of
 from pipeline.windows import Panel, Split
 
@@ -348,6 +348,12 @@ def fit(
     )
     with naming_the_series(panel.names):
         return _calibrated(request)
+
+
+def device_of(name: str, config: FitConfig) -> str:
+    """Give the kind of device on which a model of this name is fitted: that of its networks, if it has any."""
+    parts = {"ensemble": (config.ensemble.of,), "mix": config.ensemble.mix}.get(name, (name,))
+    return resolve_device(config.training.device).type if any(part in NETWORKS for part in parts) else "cpu"
 
 
 @contextmanager

@@ -16,7 +16,8 @@ the log is wrong, tables of two moments are left, each of them sound.
 `full` survives the loss of power with every committed batch; `normal` survives it without damage, but the last batches
 may be gone; `none` survives the death of the process, and nothing of the machine's.
 
-Comes in: batches. Goes out: the same. Knows sqlite3 and orjson; one process, one connection. Imported by stream.
+Comes in: batches. Goes out: the same. Knows sqlite3 and orjson; one process, one connection. Imported by stream
+and backup.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from models.errors import ConfigError, DataError, IntegrityError
 
 FORMAT = 1
 """Format that this version writes; older ones are migrated, newer ones refused."""
+
+FILE = "journal.sqlite"
+"""Name of the database in the folder of a journal."""
 
 Durability = Literal["full", "normal", "none"]
 
@@ -124,8 +128,8 @@ class Journal:
 
     def __init__(self, folder: Path, durability: Durability = "full") -> None:
         self.folder = folder
-        self.path = folder / "journal.sqlite"
-        self._lock = _locked(folder)
+        self.path = folder / FILE
+        self._lock = locked(folder)
         try:
             self.fresh = not self.path.exists()
             self._db = _connected(self.path, durability)
@@ -412,8 +416,14 @@ def _connected(path: Path, durability: Durability) -> sqlite3.Connection:
     return db
 
 
-def _locked(folder: Path) -> int:
-    """Hold the folder's lock and leave the number of this process in it."""
+def locked(folder: Path) -> int:
+    """Hold the folder's lock and leave the number of this process in it; closing the handle lets go.
+
+    Raises
+    ------
+    ConfigError
+        The folder cannot be written, or another process has it open, which is named.
+    """
     path = folder / "lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -115,6 +115,11 @@ class Metadata:
         match = re.fullmatch(r"([1-9]\d{0,5})([smhdw])", self.grid)
         return int(match[1]) * _BAR_US[match[2]] if match else None
 
+    @property
+    def cutoff_us(self) -> int:
+        """End of the data used in the fit, whole seconds in microseconds since 1970."""
+        return int(datetime.fromisoformat(self.cutoff_time).timestamp()) * 1_000_000
+
     def to_json(self) -> str:
         """Write the text; `from_json` gives an equal object back."""
         plain = asdict(self)

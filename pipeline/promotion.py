@@ -17,7 +17,7 @@ from typing import Any
 from models import checkpoint
 from models.errors import ConfigError, IntegrityError, unknown
 from models.forecaster import Forecaster
-from pipeline import champions, prequential
+from pipeline import champions, prequential, settings
 from pipeline.compare import Decision
 from pipeline.config import Config
 from pipeline.export import Provenance, export
@@ -28,6 +28,9 @@ from pipeline.tracking import Tracker
 
 AUTOREGRESSIONS = ("ar_t", "ar")
 """Models that serve beside a champion as its autoregression, the first that was compared."""
+
+Said = dict[str, object]
+"""What is known of one model, as tags of its version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +104,7 @@ def _serve(
         if serving.sha256 == sha256_of(exported(chosen)):
             return _promoted(folder, serving, changed=False, reason=decision.reason)
     beside = {name: exported(name) for name in _references(config, chosen, judged)}
-    said = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
-    _register(config, chosen, decision, fit, exported, runs["models"], said)
+    _register(config, chosen, decision, fit, exported, runs["models"], _said(comparison))
     recipe = prequential.recipe(config, load(config))
     fields = {"model": chosen, "reason": decision.reason, "recipe": recipe, "run": runs["models"][chosen]}
     published = champions.publish(folder, config.champion, exported(chosen), fields, beside=beside)
@@ -160,13 +162,13 @@ def _register(
     fit: Callable[[str], Path],
     exported: Callable[[str], Path],
     runs: dict[str, str],
-    said: dict[str, str],
+    said: dict[str, Said],
 ) -> None:
-    """Register champion and challenger in MLflow, under the runs that recorded them; `said` is the verdict on each."""
+    """Register champion and challenger in MLflow, under the runs that recorded them, with what was `said` of each."""
     tracker = Tracker(config.tracking, config.base)
 
     def version(name: str, role: str) -> int:
-        told = {"role": role, "reason": decision.reason, "verdict": said.get(name, "")}
+        told = {"role": role, "reason": decision.reason, **said.get(name, {})}
         tags = told | _account(name, *checkpoint.load(fit(name)))
         return tracker.log_model(tracker.run(runs[name]), exported(name), tags).number
 
@@ -174,6 +176,13 @@ def _register(
     rival = decision.challenger if chosen == decision.model else decision.model
     known = rival is not None and rival in runs and rival != chosen
     tracker.set_aliases(champion, version(str(rival), "challenger") if known else None)
+
+
+def _said(comparison: dict[str, Any]) -> dict[str, Said]:
+    """Give what the comparison found of each model: the verdict on it, and what one tick of it costs."""
+    verdicts = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
+    costs = {name: round(cost["microseconds"], 1) for name, cost in comparison["costs"].items()}
+    return {name: {"verdict": text, "cost_microseconds": costs.get(name, "")} for name, text in verdicts.items()}
 
 
 def _account(name: str, forecaster: Forecaster, about: dict[str, Any]) -> dict[str, object]:
@@ -185,6 +194,7 @@ def _account(name: str, forecaster: Forecaster, about: dict[str, Any]) -> dict[s
         "cutoff_time": iso(about["split"]["validation_end_time"]),
         "seed": about["config"]["training"]["seed"],
         "seconds": round(about["seconds"], 3),
+        "config_sha256": settings.digest_of(about["config"]),
         "parity": "passed",
     }
 

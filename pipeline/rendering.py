@@ -2,9 +2,10 @@
 
     {"series", "origin_time", "sequence", "model", "sha256", "version", "median": [S], "quantiles": [S][Q]}
 
-with `"warming": true` while a series has shown too little, and `"fallback": true` where covariates were missing. Of
-blocks `median` is [S][M] and `quantiles` [S][M][Q]. Numbers are written in their shortest form that reads back to the
-same bits. Series, origin time, sequence and version together are the id of a forecast.
+with `"warming": true` while a series has shown too little, `"fallback": true` where covariates were missing, and
+`"stale": true` where the model is older than it may be. Of blocks `median` is [S][M] and `quantiles` [S][M][Q]. Numbers
+are written in their shortest form that reads back to the same bits. Series, origin time, sequence and version together
+are the id of a forecast.
 
 Legend: a forecasts, S horizon steps, M prices of a block, Q quantile levels.
 
@@ -22,17 +23,16 @@ import orjson
 from numpy.typing import NDArray
 
 from models.observation import MEDIAN
-from pipeline.events import FALLBACK, WARMING, Events
+from pipeline.events import FALLBACK, STALE, WARMING, Events
 from pipeline.ticks import DEAD, SENTENCES, Reason
 
 TEXT_BYTES = 512
 """How much of a refused line its dead letter quotes."""
 
+_NAMES = {WARMING: "warming", FALLBACK: "fallback", STALE: "stale"}
 _MARKS = {
-    0: "",
-    WARMING: ',"warming":true',
-    FALLBACK: ',"fallback":true',
-    WARMING | FALLBACK: ',"warming":true,"fallback":true',
+    flags: "".join(f',"{name}":true' for flag, name in _NAMES.items() if flags & flag)
+    for flags in range(sum(_NAMES) + 1)
 }
 
 

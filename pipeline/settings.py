@@ -279,10 +279,28 @@ def flat(config: Any) -> Tree:
     return dict(_leaves(to_dict(config), ""))
 
 
+def differences(config: Any) -> str:
+    """Write what differs from the defaults as TOML, a dotted name a line; `load` reads an equal configuration back."""
+    return "".join(f"{name} = {toml_value(value)}\n" for name, value in _changed(config, type(config)(), ""))
+
+
+def _changed(config: Any, base: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in _fields(type(config)):
+        value, default = getattr(config, name), getattr(base, name, None)
+        if dataclasses.is_dataclass(value):
+            yield from _changed(value, default, f"{prefix}{name}.")
+        elif value != default and value is not None:
+            yield f"{prefix}{name}", value
+
+
 def digest(config: Any) -> str:
     """Hash a configuration: sha256 of its canonical JSON. Equal configurations have equal digests."""
-    canonical = load(type(config), to_dict(config))  # 1 in a field of float is 1.0
-    text = json.dumps(to_dict(canonical), sort_keys=True, separators=(",", ":"))
+    return digest_of(to_dict(load(type(config), to_dict(config))))  # 1 in a field of float is 1.0
+
+
+def digest_of(tree: Tree) -> str:
+    """Hash a configuration that `to_dict` wrote, as `digest` does, whatever version wrote it."""
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

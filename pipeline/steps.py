@@ -36,7 +36,7 @@ from pipeline.clock import utc
 from pipeline.config import Config
 from pipeline.covariates import with_covariates
 from pipeline.downstream import Outdated, outdated
-from pipeline.fitting import KINDS, NETWORKS, fit, naming_the_series
+from pipeline.fitting import KINDS, device_of, fit, naming_the_series
 from pipeline.forecasts import Forecasts
 from pipeline.ingest import RefusedError
 from pipeline.ingest import ingest as read_prices
@@ -241,7 +241,7 @@ def fitted(
         "series": data.panel.names,
         "data_sha256": data.sha256,
         **_range(data.panel),
-        "device": resolve_device(config.fit.training.device).type if name in NETWORKS else "cpu",
+        "device": device_of(name, config.fit),
         "split": asdict(parts),
         "seconds": time.perf_counter() - started,
         "commit": commit(),

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from models.errors import ConfigError, IntegrityError, ModelError
 from pipeline.answers import Answer, answers, counted, other_lines
 from pipeline.book import NEVER
-from pipeline.events import WARMING, Events
+from pipeline.events import Events
 from pipeline.fingerprint import fingerprint
 from pipeline.head import Head
 from pipeline.history import History
@@ -140,6 +140,7 @@ class Stream:
             layout=layout,
             beside={name: session for name, session in sessions.items() if name != SERVING},
             burn_in=self.config.burn_in,
+            expires_us=self.config.expires_us,
         )
         folder = Path("/nowhere") if self.journal is None else self.journal.folder
         length = 0 if self.journal is None else self.config.history
@@ -349,7 +350,8 @@ class Stream:
         slot, book, states = self.core.book.slot(series), self.core.book, self.core.serving.arena
         if slot is None or states["accepted"][slot] == NEVER:
             return None
-        flags = int(book.arena["fallback"][slot]) | (WARMING if states["count"][slot] < self.config.burn_in else 0)
+        marks = self.core.marks(states["accepted"][[slot]], states["count"][[slot]])
+        flags = int(book.arena["fallback"][slot]) | int(marks[0])
         key = int(states["accepted"][slot]), int(book.arena["accepted_sequence"][slot])
         events = Events.blank(slot, self.core.layout, key, flags)
         return forecasts(book.names, events, states["quantile"][[slot]], self.head.label)[0]
@@ -375,7 +377,7 @@ class Stream:
 
     def status(self) -> dict[str, Any]:
         """Tell how things are: what serves, how much was taken in, and how the forecasts hold."""
-        head = self.head
+        head, expiry = self.head, self.core.expiry_us
         return {
             "model": head.model,
             "sha256": self.lineup.sha256,
@@ -386,6 +388,9 @@ class Stream:
             "counts": head.counts,
             "dropped": head.dropped,
             "newest_time": None if head.newest == NEVER else _moment(head.newest),
+            "cutoff_time": _moment(self.core.session.metadata.cutoff_us),
+            "expires_time": None if expiry is None else _moment(expiry),
+            "stale": expiry is not None and head.newest > expiry,
             "scores": self.live.report(),
             "drift": self.live.drift,
             "swap": None

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.errors import ConfigError
+from pipeline.clock import span
 from pipeline.drift import DriftConfig
 from pipeline.journal import Durability
 from pipeline.rules import RuleConfig
 
+_LONGEST_US = 100_000 * 86_400_000_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """Settings of a stream. Only `rules`, `max_series`, `max_line_bytes` and `burn_in` show in what it gives.
+    """Settings of a stream. What shows in what it gives: `rules`, `max_series`, `max_line_bytes`, `burn_in`, `expires`.
 
     Attributes
     ----------
@@ -40,6 +43,9 @@ class StreamConfig:
     history : int
         Latest ticks of each series that are kept to warm a new model's states, 0 to 100,000; each takes about 50 bytes
         of disk, with the room for what arrives meanwhile.
+    expires : str or None
+        Age of a model beyond which its forecasts are marked as stale, a number and w, d, h, m or s, such as "90d":
+        from the end of the data in its fit to the time of the tick, never by a clock. Left out: never.
     dead_bytes : int
         Largest size of the dead letters; beyond it they are counted but not written. 0 or more.
     """
@@ -53,6 +59,7 @@ class StreamConfig:
     durability: Durability = "full"
     replay: int = 200_000
     history: int = 256
+    expires: str | None = None
     dead_bytes: int = 100_000_000
 
     def __post_init__(self) -> None:
@@ -69,6 +76,13 @@ class StreamConfig:
             value = getattr(self, name)
             if type(value) is not int or not least <= value <= most:
                 raise ConfigError(f"stream.{name} is {value!r}; expected a whole number from {least} to {most}")
+        if (self.expires_us or 0) > _LONGEST_US:
+            raise ConfigError(f"stream.expires is {self.expires!r}; expected 100000 days at most")
+
+    @property
+    def expires_us(self) -> int | None:
+        """The age `expires` in microseconds."""
+        return None if self.expires is None else span(self.expires, "stream.expires")
 
 
 @dataclass(frozen=True, kw_only=True)

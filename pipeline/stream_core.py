@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.book import NEVER, Book
-from pipeline.events import WARMING, Events
+from pipeline.events import STALE, WARMING, Events
 from pipeline.lineup import SERVING
 from pipeline.rounds import Rounds, rounds
 from pipeline.rules import RuleConfig
@@ -75,6 +75,8 @@ class Core:
         Other models by name.
     burn_in : int
         Ticks of a series before its forecasts are no longer marked as warming.
+    expires_us : int, optional
+        Age of a model beyond which its forecasts are marked as stale, microseconds; left out, never.
 
     Raises
     ------
@@ -91,9 +93,10 @@ class Core:
         layout: Layout | None = None,
         beside: Mapping[str, Session] | None = None,
         burn_in: int = 0,
+        expires_us: int | None = None,
     ) -> None:
         self.layout = layout or layout_of(session.metadata)
-        self.burn_in = burn_in
+        self.burn_in, self.expires_us = burn_in, expires_us
         self.book = Book(self.layout, rules, max_series)
         self.serving = States(session, self.layout, max_series)
         self.beside = {name: States(other, self.layout, max_series) for name, other in (beside or {}).items()}
@@ -152,8 +155,20 @@ class Core:
         taken = serving.refused == 0
         number = np.zeros(len(events), np.int64)
         number[taken] = self.book.number(events.slot[taken])
-        flags = events.flags | np.where(serving.count < self.burn_in, WARMING, 0).astype(np.uint8)
+        flags = events.flags | self.marks(events.time, serving.count)
         return replace(events, refused=serving.refused, number=number, flags=flags)
+
+    @property
+    def expiry_us(self) -> int | None:
+        """Time after which the model that serves is stale, microseconds since 1970; None where it never is."""
+        return None if self.expires_us is None else self.session.metadata.cutoff_us + self.expires_us
+
+    def marks(self, time: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Give what forecasts are marked with, by origin time and the ticks that their series have shown, [a]."""
+        flags = np.where(count < self.burn_in, WARMING, 0)
+        if (expiry := self.expiry_us) is not None:
+            flags |= np.where(time > expiry, STALE, 0)
+        return flags.astype(np.uint8)
 
     def _nothing(self, reason: NDArray[np.uint8], events: Events) -> Applied:
         """Give what a batch without an event gave."""

@@ -471,6 +471,13 @@ class Tracker:
             for found in self._found()
         ]
 
+    @_reported("read a run")
+    def settings(self, run_id: str) -> dict[str, str]:
+        """Give the settings under which a model was made: those of the retrain whose run holds that of the model."""
+        run = self._client.get_run(run_id)
+        parent = run.data.tags.get("mlflow.parentRunId")
+        return dict((run if parent is None else self._client.get_run(parent)).data.params)
+
     def _found(self) -> list[Any]:
         """Give MLflow's own records of the versions, the newest first."""
         quote = '"' if "'" in self.config.model else "'"
@@ -608,6 +615,12 @@ class Tracker:
         )
 
 
+def recorded(config: TrackingConfig, data_folder: Path) -> bool:
+    """Say whether there may be a store, without making one: a server is not asked, a database is looked for."""
+    uri = config.uri or f"sqlite:///{data_folder.resolve() / 'mlflow.db'}"
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
+
+
 @_reported("open its store")
 def _connected(uri: str) -> MlflowClient:
     if uri.startswith("sqlite:///"):
@@ -628,6 +641,67 @@ def _refuse_no_database(path: Path) -> None:
             connection.execute("PRAGMA schema_version")
     except sqlite3.DatabaseError as error:
         raise ModelError(f"an SQLite database was expected at {path}: {error}") from error
+
+
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns in which MLflow keeps where files are."""
+
+
+def places(database: Path) -> list[str]:
+    """Give where an embedded store puts the files of its experiments, but for MLflow's own default one.
+
+    Raises
+    ------
+    ModelError
+        The database is not one of MLflow.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    try:
+        with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            query = "SELECT DISTINCT artifact_location FROM experiments WHERE name != 'Default'"
+            return [place for (place,) in db.execute(query)]
+    except sqlite3.DatabaseError as error:
+        raise ModelError(f"an MLflow store was expected at {database}: {error}") from error
+
+
+def moved(database: Path, artifacts: Path) -> None:
+    """Let the runs and models of an embedded store name their files in a folder, wherever these were recorded.
+
+    Parameters
+    ----------
+    database : Path
+        mlflow.db of a data folder; nobody may have it open.
+    artifacts : Path
+        The folder in which the files of all experiments are from now on.
+
+    Raises
+    ------
+    ModelError
+        The database is not one of MLflow.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    here, before = artifacts.resolve().as_uri(), places(database)
+    try:
+        with closing(sqlite3.connect(database)) as db, db:
+            for there in before:
+                for table, column in _LOCATIONS:
+                    db.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "  # noqa: S608  names of ours
+                        f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                        (here, len(there) + 1, there, len(there) + 1, f"{there}/"),
+                    )
+    except sqlite3.DatabaseError as error:
+        raise ModelError(f"an MLflow store was expected at {database}: {error}") from error
 
 
 # ------------------------------------------------------------------------------------------------- the model file

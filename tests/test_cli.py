@@ -22,14 +22,14 @@ import typer.main
 from conftest import Workspace, simulated_rows
 
 from flows.cli import INTERRUPTED, app, main
-from models.errors import TransientError
+from models.errors import ConfigError, TransientError
 from pipeline import audit, champions
 from pipeline import stream as streams
 from pipeline.config import Config
 from pipeline.fitting import KINDS
 from pipeline.prices import PriceStore
 from pipeline.session import Session
-from pipeline.settings import load
+from pipeline.settings import digest, digest_of, load
 
 SHARED = ("--config", "--set", "--folder", "--json")
 SPAN = ("--since", "--until", "--known-at", "--raw")
@@ -41,7 +41,9 @@ VERBS: dict[str, tuple[str, ...]] = {
     "compare": SHARED,
     "promote": ("model", *SHARED),
     "rollback": SHARED,
-    "models": ("--keep", *SHARED),
+    "models": ("which", "--keep", *SHARED),
+    "backup": ("to", "--journal", "--out", "--keep", *SHARED),
+    "restore": ("source", "--replace", "--dry-run", "--folder", "--json"),
     "export": ("model", "out", *SHARED),
     "stream": (
         "source",
@@ -275,6 +277,7 @@ def test_registered_models_are_listed_and_old_ones_go(statecast: Call, desk: lis
     assert tags["data_start"] < tags["cutoff_time"] < tags["data_end"]
     assert float(tags["seconds"]) >= 0
     assert {"kind", "commit", "seed", "verdict"} <= set(tags)
+    assert (float(tags["cost_microseconds"]) > 0, len(tags["config_sha256"])) == (True, 64)
     assert {"champion", "challenger"} == {tag["role"] for v in before["versions"] if (tag := v["tags"])}
     code, out, _ = statecast("models", *desk)
     assert (code, "champion" in out, "now" in out) == (0, True, True)
@@ -295,6 +298,41 @@ def test_registered_models_are_listed_and_old_ones_go(statecast: Call, desk: lis
     assert (code, len(told["removed"]) >= 3, "removing version " in err) == (0, True, True)
     assert told["files_left"] == [v["version"] for v in told["removed"]]  # they lie in the folder that was copied
     assert len(told["versions"]) <= 3
+
+
+def test_a_forecast_leads_back_to_run_prices_and_code(
+    statecast: Call, looked_at: list[object], workspace: Workspace, tmp_path: Path
+) -> None:
+    """The sha256 that stands in a forecast names one model whole; so does its number, and nothing else does."""
+    out = tmp_path / "forecasts.jsonl"
+    assert statecast("replay", "--ticks", "30", "--out", out, *looked_at)[0] == 0
+    forecast = orjson.loads(out.read_bytes().splitlines()[0])
+    code, told, _ = statecast("models", forecast["sha256"], "--json", *looked_at)
+    (found,) = orjson.loads(told)["versions"]
+    runs = orjson.loads((workspace.folder / "runs.json").read_bytes())
+    entry = champions.current(workspace.folder / "champions", "champion")
+    assert (code, found["served"], found["run_id"]) == (0, True, runs["models"]["gru"])
+    assert found["tags"]["sha256"] == entry.sha256
+    session = Session.load(workspace.folder / "champions" / entry.file)
+    assert (found["tags"]["data_sha256"], found["tags"]["commit"]) == (
+        session.metadata.data_sha256,
+        session.metadata.commit,
+    )
+    assert found["tags"]["config_sha256"] == digest(workspace.config.fit) == digest_of(session.metadata.config)
+    assert found["settings"]["fit.network.hidden"] == "4"
+    code, told, _ = statecast("models", found["version"], *looked_at)
+    assert (code, f"run_id: {found['run_id']}" in told, "settings.fit.network.hidden: 4" in told) == (0, True, True)
+    assert "settings.fit.horizon" not in told
+    assert statecast("models", "ffff", *looked_at)[0] == ConfigError.exit_code
+    assert statecast("models", "1", "--keep", "1", *looked_at)[0] == ConfigError.exit_code
+
+
+def test_looking_at_the_models_of_an_empty_folder_makes_nothing(statecast: Call, tmp_path: Path) -> None:
+    """Where nothing was ever registered that is said, and no database is made."""
+    code, out, _ = statecast("models", "--folder", tmp_path / "none")
+    assert (code, "no model is registered yet" in out) == (0, True)
+    assert orjson.loads(statecast("models", "--json", "--keep", "1", "--folder", tmp_path)[1])["versions"] == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_registry_that_does_not_answer_is_told_as_such(
@@ -540,6 +578,7 @@ ANSWERS: dict[str, tuple[tuple[object, ...], tuple[str, ...]]] = {
     "promote": (("ar",), ("model", "sha256", "version")),
     "rollback": ((), ("model", "version")),
     "models": ((), ("versions", "removed")),
+    "backup": (("backups",), ("list", "files", "added", "left")),
     "export": (("ar", "ar.onnx"), ("model", "file")),
     "replay": (("--ticks", "300"), ("stream", "copies")),
     "inspect": ((), ("kind", "state", "cutoff_time", "parity")),

@@ -80,6 +80,15 @@ def test_the_lag_is_the_age_of_the_newest_tick(url: str) -> None:
     assert 59 < value(found, "statecast_lag_seconds") < 120
 
 
+@pytest.mark.parametrize("stale", [True, False])
+def test_the_age_of_the_model_is_that_at_the_newest_tick(stale: bool) -> None:
+    """From the end of the data in its fit, not from now, and whether that is too much."""
+    status = {"newest_time": "2024-01-03T00:00:00Z", "cutoff_time": "2024-01-01T00:00:00Z", "stale": stale}
+    found = samples(Exposition().render(Standing.READY, status, {}))
+    assert value(found, "statecast_model_age_seconds") == 2 * 86_400
+    assert value(found, "statecast_model_stale") == stale
+
+
 def test_no_client_makes_new_series(url: str) -> None:
     """Odd paths and methods are counted together."""
     before = len(samples(ask(url, "GET", "/metrics", headers=BEARER).body))

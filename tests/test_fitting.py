@@ -21,9 +21,10 @@ from models.forecaster import Forecaster
 from models.linear import LearConfig
 from models.network import NetworkConfig
 from models.transforms import LogReturn, fit_transform
+from pipeline import fitting
 from pipeline.backtest import walk_forward
 from pipeline.dayahead_training import DayAheadTrainingConfig
-from pipeline.fitting import MODELS, FitConfig, fit
+from pipeline.fitting import MODELS, FitConfig, device_of, fit
 from pipeline.metrics import covered
 from pipeline.training import EpochRecord, TrainingConfig
 from pipeline.windows import Split
@@ -38,6 +39,23 @@ CONFIG = FitConfig(
 NETWORKS = ("rnn", "lstm", "gru")
 ALL = (*MODELS, "arx", "har", "egarch")
 """The models of the default, and the others that need neither blocks nor prices within the day."""
+
+
+@pytest.mark.parametrize(
+    ("name", "mix", "device"),
+    [
+        *(("ar", (), "cpu"), ("gru", (), "cuda"), ("ensemble", (), "cuda")),
+        *(("mix", ("ar", "garch"), "cpu"), ("mix", ("ar", "lstm"), "cuda"), ("dayahead", (), "cpu")),
+    ],
+)
+def test_a_model_is_fitted_where_its_networks_are(
+    name: str, mix: tuple[str, ...], device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An ensemble or a mix with a network in it is told of as fitted on that network's device."""
+    monkeypatch.setattr(fitting, "resolve_device", torch.device)  # there need not be one here
+    config = FitConfig(training=TrainingConfig(device="cuda"))
+    config = replace(config, ensemble=replace(config.ensemble, mix=mix or config.ensemble.mix))
+    assert device_of(name, config) == device
 
 
 @pytest.mark.parametrize("name", ALL)

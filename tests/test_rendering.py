@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ticking import US
 
 from models.observation import LEVELS, MEDIAN
-from pipeline.events import FALLBACK, WARMING, Events
+from pipeline.events import FALLBACK, STALE, WARMING, Events
 from pipeline.rendering import TEXT_BYTES, Label, dead_letters, forecasts
 from pipeline.ticks import DEAD, SENTENCES, Reason, Ticks
 
@@ -67,13 +67,17 @@ def test_what_is_not_known_is_null() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "marks"), [(0, set()), (WARMING, {"warming"}), (FALLBACK, {"fallback"}), (3, {"warming", "fallback"})]
+    ("flags", "marks"),
+    [
+        *((0, set()), (WARMING, {"warming"}), (FALLBACK, {"fallback"}), (STALE, {"stale"})),
+        *((WARMING | FALLBACK, {"warming", "fallback"}), (7, {"warming", "fallback", "stale"})),
+    ],
 )
 def test_marks_stand_where_they_hold(flags: int, marks: set[str]) -> None:
     """A forecast that is not to be relied on says so; others say nothing."""
     events = replace(shown([0], [US]), flags=np.array([flags], np.uint8))
     record = orjson.loads(forecasts(["A"], events, np.ones((1, 1, 1, len(LEVELS))), LABEL)[0])
-    assert {name for name in ("warming", "fallback") if record.get(name) is True} == marks
+    assert {name for name in ("warming", "fallback", "stale") if record.get(name) is True} == marks
     assert len(record) == 8 + len(marks)
 
 

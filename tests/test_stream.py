@@ -300,6 +300,7 @@ def test_a_journal_needs_a_model_whose_bits_do_not_depend_on_the_batch(
     [
         *({"batch": 0}, {"batch": 10**6}, {"max_series": 0}, {"max_line_bytes": 63}, {"batch": 1.0}, {"burn_in": -1}),
         *({"replay": 999}, {"history": -1}, {"history": 10**6}, {"dead_bytes": -1}),
+        *({"expires": "soon"}, {"expires": "0d"}, {"expires": "100001d"}),
     ],
 )
 def test_settings_out_of_range_are_refused(changes: dict) -> None:
@@ -383,6 +384,31 @@ def test_the_latest_forecast_of_a_series_is_its_last_line_of_the_output(tmp_path
     assert b'"fallback":true' in last["AAA"]
     assert b'"sequence":2' in last["CCC"]
     stream.close()
+
+
+def test_an_old_model_is_told_of_by_the_time_of_the_ticks(tmp_path: Path) -> None:
+    """Forecasts from ticks beyond the age are marked, wherever a run is cut, and so is the status; no clock is asked.
+
+    Each restart is years after the ticks.
+    """
+    aged = Lineup(serving=model_bytes(metadata(cutoff_time="2024-01-05T00:00:00Z")))
+    config, source = replace(QUICK, expires="3d"), feed(400, 5)
+    (tmp_path / "in.jsonl").write_bytes(source)
+    with pytest.raises(StoppedError):
+        run_file(tmp_path, replace(config, batch=7), lineup=aged, stop_at=150)
+    run_file(tmp_path, config, lineup=aged)
+    out = read_files(tmp_path)[0]
+    assert out == full(source, config, lineup=aged)[0]
+    told = [orjson.loads(line) for line in out.splitlines()]
+    assert [one.get("stale", False) for one in told] == [one["origin_time"] > "2024-01-08T00:00:00" for one in told]
+    assert {one.get("stale", False) for one in told} == {True, False}
+    stream = begin(tmp_path, config, lineup=aged)
+    last = {one["series"]: line for one, line in zip(told, out.splitlines(keepends=True), strict=True)}
+    assert {name: stream.latest(name) for name in last} == last
+    status = stream.status()
+    assert (status["stale"], status["expires_time"]) == (True, "2024-01-08T00:00:00.000000Z")
+    stream.close()
+    assert not Stream(aged, QUICK).status()["stale"]
 
 
 def test_a_block_with_no_line_has_an_empty_answer() -> None:

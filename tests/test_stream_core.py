@@ -20,7 +20,7 @@ from variants import blocks, reading, returning
 from models.errors import ModelError
 from models.observation import Forecast, Observation, State
 from pipeline.book import FIRST_US, LAST_US
-from pipeline.events import FALLBACK, WARMING, Events
+from pipeline.events import FALLBACK, STALE, WARMING, Events
 from pipeline.lineup import SERVING
 from pipeline.rules import RuleConfig
 from pipeline.session import GRAIN, Session
@@ -609,6 +609,16 @@ def test_a_series_is_warming_until_it_has_shown_enough() -> None:
     done = take(core, [*lines, split("AAA", 9)])
     warming = (done.events.flags & WARMING) > 0
     assert warming.tolist() == [True, True, True, True, False, False, False]
+
+
+def test_a_model_is_stale_by_the_time_of_the_tick_alone() -> None:
+    """The mark is set by the origin time less the end of the data in the fit, beyond the age and not at it."""
+    session = Session(model_bytes())
+    end = (session.metadata.cutoff_us - US) // HOUR
+    for expires, stale in ((None, [False] * 4), (48 * HOUR, [False, False, False, True])):
+        core = Core(session, max_series=10, expires_us=expires)
+        done = take(core, [tick("AAA", 0), tick("AAA", end), tick("AAA", end + 48), tick("BBB", end + 49)])
+        assert ((done.events.flags & STALE) > 0).tolist() == stale
 
 
 def test_events_are_numbered_within_their_series() -> None:

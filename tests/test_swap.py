@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,23 @@ def test_a_disk_that_fails_in_a_swap_ends_it(kind: str, tmp_path: Path, monkeypa
     warmed(again)
     again.flip()
     again.close()
+
+
+def test_a_newer_champion_is_stale_no_longer(tmp_path: Path) -> None:
+    """The age counts from the model that serves: with a swap the mark goes, from the last and the next forecast."""
+    old, new = (model_bytes(metadata(cutoff_time=f"{year}-12-31T00:00:00Z")) for year in (2022, 2023))
+    stream = started(tmp_path, replace(CONFIG, expires="180d"), Lineup(version=1, serving=old))
+    for version, at, stale in ((1, 0, True), (2, 1, False)):
+        if version == 2:
+            stream.announce(Lineup(version=2, serving=new))
+            flipped(stream)
+            assert stream.status()["stale"] is False
+            assert b'"stale"' not in (stream.latest("AAA") or b"")
+        take(stream, [tick("AAA", at)], at)
+        assert (b'"stale":true' in (stream.latest("AAA") or b"")) == stale
+    stream.close()
+    lines = (tmp_path / "out.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(line).get("stale", False) for line in lines] == [True, False]
 
 
 def test_a_champion_that_cannot_be_warmed_is_withdrawn(tmp_path: Path) -> None:
