@@ -40,8 +40,8 @@ class Promoted:
 def promote(config: Config, name: str | None = None) -> Promoted:
     """Export the chosen model through the parity gate, register it, and publish it to the champions folder.
 
-    Without a name the decision of the last comparison is carried out; when the incumbent keeps its place,
-    nothing changes.
+    Without a name the decision of the last comparison is carried out; when the incumbent keeps its place, or the file
+    serves already, nothing changes.
 
     Raises
     ------
@@ -64,8 +64,20 @@ def promote(config: Config, name: str | None = None) -> Promoted:
     said = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
     _register(config, chosen, replace(decision, reason=reason), exported, runs, said)
     beside = _references(config, chosen, comparison["models"])
+    if (serving := _serving(config, exported, beside)) is not None:
+        return _promoted(folder, serving, changed=False, reason=f"{reason}; that file serves already")
     published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason}, beside=beside)
     return _promoted(folder, published, changed=True, reason=reason)
+
+
+def _serving(config: Config, exported: Path, beside: dict[str, Path]) -> champions.Published | None:
+    """Give the champion if it has this file and these references already."""
+    folder = config.folder / "champions"
+    if not champions.entry_of(folder, config.champion).exists():
+        return None
+    serving = champions.current(folder, config.champion)
+    held = (serving.sha256, {name: one.sha256 for name, one in serving.beside.items()})
+    return serving if held == (sha256_of(exported), {name: sha256_of(path) for name, path in beside.items()}) else None
 
 
 def rollback(config: Config) -> Promoted:
