@@ -392,6 +392,13 @@ def retrain(
     prefect: Annotated[
         bool, typer.Option("--prefect", help="Run it as a Prefect flow, with an embedded server if none is set.")
     ] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hour|day|week|CRON",
+            help="Keep running, and retrain by this schedule (UTC) where something is new.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
@@ -399,11 +406,22 @@ def retrain(
 ) -> None:
     """Do everything in order: ingest, fit, walk forward, compare, record, promote.
 
-    Example: statecast retrain --config desk.toml
+    What is there already of the same prices, settings and code is not made again, so a retrain that was killed goes on
+    by the same command. With --every a Prefect server runs on loopback as long as the command, its home in the data
+    folder; a moment that was missed is caught up with once; SIGTERM and Ctrl-C end it.
+
+    Example: statecast retrain --config desk.toml --every day
     """
     from flows.screen import Screen, told_retrain
 
     chosen = settled(config, settings, folder)
+    if every is not None:
+        from flows.embedded import retrain_every
+        from flows.every import cron_of
+
+        cron = cron_of(every)
+        retrain_every(chosen, cron, lambda url: typer.echo(f"retraining at {cron!r} UTC; runs: {url}", err=True))
+        return
     with Screen(console(as_json)) as screen:
         if prefect:
             from flows.embedded import retrain_in_prefect
@@ -411,8 +429,10 @@ def retrain(
             result = retrain_in_prefect(chosen, screen)
         else:
             from flows.retrain import retrain as in_order
+            from pipeline.turn import turn
 
-            result = in_order(chosen, screen)
+            with turn(chosen.folder):
+                result = in_order(chosen, screen)
     answer(as_json, result, lambda: told_retrain(result))
 
 

@@ -1,7 +1,9 @@
-"""The same steps as Prefect flows and tasks: retries, timeouts, artifacts, schedules. No arithmetic.
+"""The same steps as Prefect flows and tasks: retries, timeouts, artifacts, turns. No arithmetic.
 
-Only errors that say of themselves that they may pass are retried. `deploy/prefect.yaml` deploys these flows; the
-environment that an embedded run wants is set by `embedded` before Prefect is first imported.
+Only errors that say of themselves that they may pass are retried. Nothing is cached by Prefect: a step that finds its
+result on disk, of the same prices, settings and code, returns at once, here as on the command line. A run that has
+nothing to do ends as Skipped, with the reason. `deploy/prefect.yaml` deploys these flows; the environment that an
+embedded run wants is set by `embedded` before Prefect is first imported.
 
 Comes in: settings. Goes out: runs in Prefect. Imported where a flow runs.
 """
@@ -9,23 +11,33 @@ Comes in: settings. Goes out: runs in Prefect. Imported where a flow runs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
-from prefect import Flow, flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect import Flow, State, flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.deployments import run_deployment
 from prefect.runtime import task_run
+from prefect.states import Completed
 
-from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch
+from flows import artifacts
+from flows.gpu import slot
+from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch, steps_of
 from flows.retrain import retrain as ordered
+from flows.takeover import turn_of_run
 from models.errors import StatecastError
-from pipeline import judging, promotion, steps
-from pipeline.compare import Row
+from pipeline import champions, judging, promotion, steps
 from pipeline.config import Config
-from pipeline.promotion import Promoted
-from pipeline.report import Fault, done
+from pipeline.due import Due, DueConfig, closed, drift_since
+from pipeline.due import due as is_due
+from pipeline.prices import PriceStore
+from pipeline.scorecard import scorecard
 from pipeline.steps import Ingested
 from pipeline.training import EpochRecord
+from pipeline.turn import BusyError
 
 
 class Logged:
@@ -49,6 +61,9 @@ class Logged:
         get_run_logger().info("%d refits done", done)
 
 
+# ---------------------------------------------------------------------------------------------------- steps as tasks
+
+
 def may_pass(_task: Any, _run: Any, state: Any) -> bool:
     """Tell whether a failed task is worth another try."""
     error = state.result(raise_on_failure=False)
@@ -56,7 +71,7 @@ def may_pass(_task: Any, _run: Any, state: Any) -> bool:
 
 
 def as_task(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
-    """Wrap a step as a Prefect task with its retries and its timeout."""
+    """Wrap a step as a Prefect task with its retries and its timeout; one that fits takes the slot of the GPU."""
     return task(
         name=step.__name__,
         task_run_name=_step_and_model,
@@ -66,7 +81,16 @@ def as_task(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
         timeout_seconds=policy.timeout_s,
         cache_policy=NO_CACHE,
         persist_result=False,
-    )(step)
+    )(_in_slot(step) if step in (steps.train, steps.backtest) else step)
+
+
+def _in_slot(step: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(step)
+    def held(config: Config, name: str, *told: Any) -> Any:
+        with slot(config, name):
+            return step(config, name, *told)
+
+    return held
 
 
 def _step_and_model() -> str:
@@ -74,20 +98,13 @@ def _step_and_model() -> str:
     return " ".join(filter(None, (task_run.task_name, task_run.parameters.get("name"))))
 
 
+# --------------------------------------------------------------------------------------------------- one step a flow
+
+
 @flow(name="statecast-ingest", persist_result=False)
 def ingest(config: Config = Config()) -> None:  # noqa: B008  frozen
     """Read new prices into the store."""
-    result = as_task(steps.ingest, SERVICE)(config)
-    create_table_artifact(
-        key="ingest",
-        table=[_fault_row(fault) for fault in result.report.faults],
-        description=f"{result.written.added} rows added, {result.written.unchanged} already there",
-    )
-
-
-def _fault_row(fault: Fault) -> dict[str, Any]:
-    first = str(fault.examples[0]) if fault.examples else ""
-    return {"fault": fault.name, "policy": fault.policy, "rows": fault.count, "done": done(fault), "first": first}
+    artifacts.ingested(as_task(steps.ingest, SERVICE)(config))
 
 
 @flow(name="statecast-train", persist_result=False)
@@ -106,41 +123,108 @@ def backtest(model: str, config: Config = Config()) -> None:  # noqa: B008
 def compare(config: Config = Config()) -> None:  # noqa: B008
     """Score and test all configured models on identical origins, and log the result to MLflow."""
     compared = as_task(judging.compare, COMPUTE)(config)
-    run = as_task(judging.record, SERVICE)(config)
-    _report_comparison(compared.rows, f"MLflow run {run}. {compared.decision.reason}")
+    artifacts.compared(config, compared, as_task(judging.record, SERVICE)(config))
 
 
-@flow(name="statecast-promote", persist_result=False)
-def promote(model: str | None = None, config: Config = Config()) -> None:  # noqa: B008
+@flow(name="statecast-promote", persist_result=True, result_serializer="json")
+def promote(model: str | None = None, config: Config = Config()) -> dict[str, Any]:  # noqa: B008
     """Carry out the decision of the last comparison, or promote a model named by hand."""
-    _report_promotion(as_task(promotion.promote, SERVICE)(config, model))
+    promoted = as_task(promotion.promote, SERVICE)(config, model)
+    artifacts.promoted(promoted)
+    return asdict(promoted) | {"file": str(promoted.file)}
 
 
-def retrain_watched_by(watch: Watch) -> Flow[..., Retrained]:
+# -------------------------------------------------------------------------------------------------------- all of them
+
+
+class _NotDueError(Exception):
+    """Nothing is new that would be worth a retrain."""
+
+
+def retrain_watched_by(watch: Watch) -> Flow[..., Retrained | State]:
     """Make the flow of a retrain; a watch is no parameter, for parameters are written down by Prefect."""
 
     @flow(name="statecast-retrain", persist_result=False)
-    def retrain(config: Config = Config()) -> Retrained:  # noqa: B008
-        """Ingest, fit, walk forward, compare, record, promote."""
-        result = ordered(config, watch, as_task)
-        _report_comparison(result.compared.rows, f"MLflow run {result.run}. {result.compared.decision.reason}")
-        _report_promotion(result.promoted)
-        return result
+    def retrain(config: Config = Config(), due: DueConfig | None = None) -> Retrained | State:  # noqa: B008
+        """Ingest, fit, walk forward, compare, record, promote; with `due`, only where that is worth it.
+
+        Ends as Skipped where another run retrains the same data folder, and where nothing makes a retrain due.
+        """
+        try:
+            with turn_of_run(config.folder):
+                _ask(due, lambda: closed(config, datetime.now(UTC)))
+                return _retrained(config, due, watch)
+        except (BusyError, _NotDueError) as why:
+            return Completed(name=SKIPPED, message=str(why))
 
     return retrain
+
+
+SKIPPED = "Skipped"
+"""Name of the state in which a run ends that had nothing to do."""
+
+
+def _ask(due: DueConfig | None, why_not: Callable[[], str | None]) -> None:
+    """End a run that is only to go on where it is due."""
+    if due is not None and (said := why_not()):
+        raise _NotDueError(said)
+
+
+def _retrained(config: Config, due: DueConfig | None, watch: Watch) -> Retrained:
+    progress = artifacts.Progress(steps_of(config))
+
+    def wrap(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
+        return progress.over(as_task(step, policy), step.__name__)
+
+    def not_due(config: Config) -> str | None:
+        found = is_due(config, due or DueConfig())
+        return None if found.yes else found.why
+
+    result = ordered(config, watch, wrap, lambda config: _ask(due, lambda: not_due(config)))
+    artifacts.ingested(result.ingested)
+    artifacts.compared(config, result.compared, result.run)
+    artifacts.promoted(result.promoted)
+    return result
 
 
 retrain = retrain_watched_by(Logged())
 
 
-def _report_comparison(rows: list[Row], description: str) -> None:
-    create_table_artifact(key="comparison", table=[row.to_dict() for row in rows], description=description)
+# ------------------------------------------------------------------------------------------------------- what serves
 
 
-def _report_promotion(promoted: Promoted) -> None:
-    what = "now serves" if promoted.changed else "keeps serving"
-    create_markdown_artifact(
-        key="champion",
-        markdown=f"**{promoted.model}** {what} as version {promoted.version} (`{promoted.sha256[:12]}`).\n\n"
-        f"{promoted.reason}",
+@flow(name="statecast-score", persist_result=True, result_serializer="json")
+def score(
+    config: Config = Config(),  # noqa: B008
+    due: DueConfig = DueConfig(),  # noqa: B008
+    forecasts: Path | None = None,
+    retrain: str | None = None,
+) -> dict[str, Any]:
+    """Hold the live forecasts against the prices that came, look for drift, and start a retrain where one is due.
+
+    Parameters
+    ----------
+    config : Config
+    due : DueConfig
+        What makes a retrain due, and whose notes tell of drifts; the stream may be running.
+    forecasts : Path, optional
+        File to which the stream gives its forecasts out.
+    retrain : str, optional
+        Deployment to run where a retrain is due, such as statecast-retrain/daily.
+    """
+    store = PriceStore(config.folder / "prices")
+    scores = as_task(scorecard, SERVICE)(forecasts, store) if forecasts is not None and forecasts.exists() else []
+    found: Due = as_task(is_due, SERVICE)(config, due)
+    drifted = drift_since(
+        config, due, champions.load(config.folder / "champions", config.champion).metadata.cutoff_time
     )
+    artifacts.scored(scores, found, drifted)
+    if found.yes and retrain is not None:
+        run_deployment(retrain, timeout=0, as_subflow=False)
+    return {"due": found.yes, "why": found.why, "drift": drifted, "scores": [asdict(row) for row in scores]}
+
+
+@flow(name="statecast-report", persist_result=False)
+def report(config: Config = Config()) -> None:  # noqa: B008
+    """Show which model serves since when, and the last comparison."""
+    artifacts.serving(config)

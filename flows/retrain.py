@@ -69,11 +69,17 @@ class Retrained:
     promoted: Promoted
 
 
-def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
-    """Ingest, fit and walk forward every model, compare, record, and promote whoever has earned it."""
+def retrain(
+    config: Config, watch: Watch, wrap: Wrap = plain, go_on: Callable[[Config], None] = lambda _: None
+) -> Retrained:
+    """Ingest, fit and walk forward every model, compare, record, and promote whoever has earned it.
+
+    `go_on` is asked once the prices are in the store; what it raises ends the retrain there.
+    """
     watch.begins("reading prices")
     ingested = wrap(steps.ingest, SERVICE)(config)
     watch.ingested(ingested)
+    go_on(config)
     for name in config.models:
         _fit_and_walk(config, name, watch, wrap)
     watch.begins("comparing models")
@@ -83,6 +89,11 @@ def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
     watch.begins("exporting through the parity gate, and promoting")
     promoted = wrap(promotion.promote, SERVICE)(config)
     return Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
+
+
+def steps_of(config: Config) -> int:
+    """Count the steps of a retrain."""
+    return 2 * len(config.models) + 4
 
 
 def _fit_and_walk(config: Config, name: str, watch: Watch, wrap: Wrap) -> None:

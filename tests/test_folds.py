@@ -97,7 +97,7 @@ def test_a_walk_killed_at_random_goes_on_to_the_same_table(
     rows = steps.backtest(config, name, told.append)
     assert killed > 0
     assert 0 <= done <= refits + 1
-    assert told in (list(range(1, refits + 1)), [])  # nothing where a life came to the end before it was killed
+    assert told in (list(range(1, refits + 1)), [])  # nothing where the kill came after the end
     assert refits >= 3
     assert bits(rows) == bits(expected)
     assert files(config.folder, name) == files(whole.folder, name)
