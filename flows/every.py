@@ -28,12 +28,13 @@ def cron_of(every: str) -> str:
     ('30 22 * * *', '0 6 * * 1-5')
     """
     cron = WORDS.get(every, every)
+    wrong = f"every: expected {', '.join(WORDS)}, or five fields of cron such as '30 22 * * 1-5', got {every!r}"
+    if len(cron.split()) != 5:  # where there are six, programs do not agree on which are the seconds
+        raise ConfigError(wrong)
     try:
         CronSim(cron, datetime.min)
     except CronSimError as error:
-        raise ConfigError(
-            f"every: expected {', '.join(WORDS)}, or five fields of cron such as '30 22 * * 1-5', got {every!r}"
-        ) from error
+        raise ConfigError(wrong) from error
     return cron
 
 
