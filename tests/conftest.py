@@ -176,4 +176,4 @@ def watched() -> Watched:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the flows of Prefect last: its threads live on, and draw from `random` while hypothesis does."""
-    items.sort(key=lambda item: item.path.name == "test_prefect_flows.py")
+    items.sort(key=lambda item: item.path.name in ("test_prefect_flows.py", "test_scheduled.py"))
