@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect.artifacts import (
     create_link_artifact,
@@ -36,7 +37,8 @@ class Progress:
 
     def __init__(self, steps: int) -> None:
         self._steps, self._done = steps, 0
-        self._id = create_progress_artifact(0.0, key="progress", description=f"0 of {steps} steps")
+        made = create_progress_artifact(0.0, key="progress", description=f"0 of {steps} steps")
+        self._id = cast("UUID", made)  # no coroutine, for this is not one
 
     def over(self, step: Callable[..., Any], name: str) -> Callable[..., Any]:
         """Count a step when it is done."""

@@ -141,7 +141,7 @@ class _NotDueError(Exception):
     """Nothing is new that would be worth a retrain."""
 
 
-def retrain_watched_by(watch: Watch) -> Flow[..., Retrained | State]:
+def retrain_watched_by(watch: Watch) -> Flow[..., Any]:
     """Make the flow of a retrain; a watch is no parameter, for parameters are written down by Prefect."""
 
     @flow(name="statecast-retrain", persist_result=False)

@@ -29,9 +29,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterExpectedStartTime,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.deployments import run_deployment
-from prefect.deployments.runner import EntrypointType
+from prefect.deployments.flow_runs import arun_deployment
 from prefect.runner import Runner
+from prefect.types.entrypoint import EntrypointType
 
 from flows import prefect_flows
 from flows.every import last_before
@@ -93,7 +93,7 @@ async def _serve(config: Config, cron: str, tell: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, serving.cancel)
     if await _missed(retrain, cron):
-        await run_deployment(name, timeout=0, as_subflow=False)
+        await arun_deployment(name, timeout=0, as_subflow=False)
     tell()
     await serving
 
@@ -108,7 +108,8 @@ async def _added(runner: Runner, flow: Any, cron: str, parameters: dict[str, Any
 
 async def _missed(deployment: UUID, cron: str) -> bool:
     """Tell whether no run has begun since the last scheduled moment that did not die."""
-    since = FlowRunFilterExpectedStartTime(after_=last_before(cron, datetime.now(UTC)))
+    last = last_before(cron, datetime.now(UTC))
+    since = FlowRunFilterExpectedStartTime(after_=last)  # pyright: ignore[reportArgumentType]  it takes any datetime
     async with get_client() as client:
         runs = await client.read_flow_runs(
             deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment])),
