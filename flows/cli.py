@@ -394,6 +394,13 @@ def retrain(
     prefect: Annotated[
         bool, typer.Option("--prefect", help="Run it as a Prefect flow, with an embedded server if none is set.")
     ] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hour|day|week|CRON",
+            help="Keep running, and retrain by this schedule (UTC) where something is new.",
+        ),
+    ] = None,
     config: ConfigFile = None,
     settings: Settings = None,
     folder: Folder = None,
@@ -402,18 +409,29 @@ def retrain(
     """Do everything in order: ingest, judge what was fitted before on what came since, record, fit anew, promote.
 
     The first time, and with other settings, models or series, models are judged by a walk over the test split. On the
-    prices of the retrain before there is nothing to do. One that was stopped goes on from there.
+    prices of the retrain before there is nothing to do, and one that was killed goes on by the same command. With
+    --every a Prefect server runs on loopback as long as the command, its home in the data folder; a moment that was
+    missed is caught up with once; SIGTERM and Ctrl-C end it.
 
-    Example: statecast retrain --config desk.toml
+    Example: statecast retrain --config desk.toml --every day
     """
     from flows.screen import Screen, told_retrain
+    from pipeline.turn import turn
 
     chosen = settled(config, settings, folder)
+    if every is not None:
+        from flows.embedded import retrain_every
+        from flows.every import cron_of
+
+        cron = cron_of(every)
+        retrain_every(chosen, cron, lambda url: typer.echo(f"retraining at {cron!r} UTC; runs: {url}", err=True))
+        return
     with Screen(console(as_json)) as screen:
         if chosen.scale.wanted:
             from flows.embedded import retrain_side_by_side
 
-            result = retrain_side_by_side(chosen, screen)
+            with turn(chosen.folder):
+                result = retrain_side_by_side(chosen, screen)
         elif prefect:
             from flows.embedded import retrain_in_prefect
 
@@ -421,7 +439,8 @@ def retrain(
         else:
             from flows.retrain import retrain_each
 
-            result = retrain_each(chosen, screen)
+            with turn(chosen.folder):
+                result = retrain_each(chosen, screen)
     answer(as_json, result.get("", result), lambda: told_retrain(result))
 
 

@@ -34,6 +34,9 @@ COMPUTE = Policy(timeout_s=86_400.0)
 
 Wrap = Callable[[Callable[..., Any], Policy], Callable[..., Any]]
 
+WhyNot = Callable[[Config], str | None]
+"""Asked of each pool once the prices are in the store: why it need not be retrained, or nothing."""
+
 
 def plain(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:  # noqa: ARG001  the simplest wrapper
     """Run a step as it is."""
@@ -80,8 +83,10 @@ def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
     return result
 
 
-def retrain_each(config: Config, watch: Watch, wrap: Wrap = plain) -> dict[str, Retrained]:
-    """Retrain all pools that are meant, by name, after one reading of prices.
+def retrain_each(
+    config: Config, watch: Watch, wrap: Wrap = plain, why_not: WhyNot = lambda _: None
+) -> dict[str, Retrained]:
+    """Retrain all pools that are meant, by name, after one reading of prices, but for those that there is no reason to.
 
     Raises
     ------
@@ -92,7 +97,9 @@ def retrain_each(config: Config, watch: Watch, wrap: Wrap = plain) -> dict[str, 
     done: dict[str, Retrained] = {}
 
     def one(pool: str) -> None:
-        done[pool] = follow(config.each[pool], ingested, watch, wrap)
+        each = config.each[pool]
+        said = why_not(each)
+        done[pool] = stays(each, ingested, said) if said else follow(each, ingested, watch, wrap)
 
     if failed := each_in_turn(one, config.each):
         raise together(failed, len(config.each))
@@ -133,7 +140,7 @@ def follow(config: Config, ingested: Ingested, watch: Watch, wrap: Wrap = plain)
     """Do all of a retrain that comes after the prices, for one pool."""
     plan = wrap(prequential.begin, COMPUTE)(config)
     if not plan.news:
-        return Retrained(ingested=ingested, compared=None, run=None, promoted=promotion.unchanged(config))
+        return stays(config, ingested)
     compared = first_round(config, watch, wrap) if plan.number == 1 else _next_round(config, watch, wrap)
     watch.begins("recording in MLflow")
     run = wrap(judging.record, SERVICE)(config)
@@ -144,6 +151,16 @@ def follow(config: Config, ingested: Ingested, watch: Watch, wrap: Wrap = plain)
     promoted = wrap(promotion.follow, SERVICE)(config)
     wrap(prequential.close, COMPUTE)(config)
     return Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
+
+
+def stays(config: Config, ingested: Ingested, why: str = "nothing has come since the last retrain") -> Retrained:
+    """Give what a pool has that is not retrained."""
+    return Retrained(ingested=ingested, compared=None, run=None, promoted=promotion.unchanged(config, why))
+
+
+def steps_of(config: Config) -> int:
+    """Count the steps of a first retrain; a later one has fewer."""
+    return 1 + sum(3 * len(one.models) + 5 for one in config.each.values())
 
 
 def first_round(config: Config, watch: Watch, wrap: Wrap) -> Compared:

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner
 
 from flows.prefect_flows import as_task
-from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch, each_in_turn, ingest, together
+from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch, each_in_turn, ingest, stays, together
 from pipeline import judging, prequential, promotion, steps
 from pipeline.config import Config
 from pipeline.judging import Compared
@@ -151,9 +151,7 @@ def retrain_watched_by(watch: Watch, scale: ScaleConfig) -> Flow[..., dict[str, 
             if plan.news:
                 submitted[pool] = submit(pool, there[pool], plan)
             else:
-                done[pool] = Retrained(
-                    ingested=ingested, compared=None, run=None, promoted=promotion.unchanged(there[pool])
-                )
+                done[pool] = stays(there[pool], ingested)
 
         def end(pool: str) -> None:
             if pool in submitted:

@@ -1,7 +1,7 @@
 """Calendars: when the market of a series is open, so that a row that is missing or should not be there can be told.
 
 Comes in: the times of series, and perhaps the name of an exchange. Goes out: missing moments, rows at closed times and
-a calendar in words. Imported by faults.
+a calendar in words. Imported by faults and due.
 
 A calendar that is learned is a grid, its spacing the median one, and the slots of the week that are in use: a moment is
 expected if its slot has a row in four weeks of five, or in most of the nine weeks around. So it follows daylight
@@ -334,6 +334,18 @@ def _moment(after_monday: int) -> str:
 
 def _clock(after_midnight: int) -> str:
     return f"{after_midnight // _HOUR:02}:{after_midnight % _HOUR // (_HOUR // 60):02}"
+
+
+def trades(name: str, since: int, until: int) -> bool:
+    """Say whether an exchange is open at any moment between two, microseconds since 1970, UTC.
+
+    >>> from datetime import datetime, UTC
+    >>> friday, monday = (round(datetime(2019, 1, day, 22, tzinfo=UTC).timestamp() * 1e6) for day in (4, 7))
+    >>> trades("XNYS", friday, friday + 2 * 86_400_000_000), trades("XNYS", friday, monday)
+    (False, True)
+    """
+    hours = _hours(name, *_years(np.array([since, until])))
+    return bool(((hours.closes > since) & (hours.opens < until)).any())
 
 
 def _absent(series: _Series, name: str) -> Moments:

@@ -97,13 +97,18 @@ class KeptWalk:
     def run(self, key: str, config: BacktestConfig) -> None:
         """Go to the end of the walk, from where it stopped; with another key, from its beginning.
 
+        A walk that has come to its end is left as it is.
+
         Parameters
         ----------
         key : str
             Names all that the walk depends on.
         config : BacktestConfig
         """
-        if account(self.folder, self.name).get("key") != key:
+        noted = account(self.folder, self.name)
+        if noted.get("key") == key and noted["serving"] is not None:
+            return
+        if noted.get("key") != key:
             forget(self.folder, self.name)
             rows_of(self.folder, self.name).mkdir(parents=True)
         note = partial(self._note, key)

@@ -9,9 +9,10 @@ command line.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -340,20 +341,30 @@ def _saved(forecasts: Sequence[Forecasts], reference: str) -> dict[str, list[tup
 
 
 def record(config: Config) -> str:
-    """Log the comparison to MLflow: a parent run, and a child for each model; give the parent's id."""
+    """Log the comparison to MLflow: a parent run, and a child for each model; give the parent's id.
+
+    Prices, settings and code that were recorded to the end are not recorded again; what is there of a recording that
+    was killed goes first.
+    """
     comparison = read_json(config.folder / "comparison.json", "compare")
     data = load(config)
+    key, account = retrain_key(config, data), config.folder / "runs.json"
+    noted = read_json(account, "compare") if account.exists() else {}
+    tracker = Tracker(config.tracking, config.base)
+    if noted.get("key") == key and tracker.holds(noted["parent"]):
+        return noted["parent"]
+    tracker.discard(key)
     tags = provenance(config, data) | {
+        "key": key,
         "decision": comparison["decision"]["reason"],
         "best_set": ", ".join(name for name, p in comparison["best"].items() if p >= config.compare.alpha),
     }
     children = {}
-    tracker = Tracker(config.tracking, config.base)
     with tracker.retrain(settings.flat(config), tags) as parent:
         parent.json(comparison, "comparison.json")
         parent.file(config.folder / "comparison.html")
-        if (account := config.folder / "ingest.json").exists():
-            parent.file(account)
+        if (ingested := config.folder / "ingest.json").exists():
+            parent.file(ingested)
         parent.json(settings.to_dict(config), "config.json")
         parent.scores({POOLED: _pooled_scores(comparison)})
         for path in sorted((config.folder / FIGURES).glob("*.png")):
@@ -362,8 +373,20 @@ def record(config: Config) -> str:
             with parent.model(name, {"model": name}) as child:
                 _record_model(config, child, name, comparison)
                 children[name] = child.id
-    write_json(config.folder / "runs.json", {"parent": parent.id, "models": children})
+    told = {"key": key, "time": datetime.now(UTC).isoformat(), "data_sha256": data.sha256, "data_end": tags["data_end"]}
+    write_json(account, told | {"rows": prices_of(data), "parent": parent.id, "models": children})
     return parent.id
+
+
+def retrain_key(config: Config, data: Data) -> str:
+    """Name what a retrain depends on: prices, settings and code."""
+    depends = [settings.digest(replace(config, folder=config.folder.resolve())), data.sha256, commit()]
+    return hashlib.sha256(" ".join(depends).encode()).hexdigest()
+
+
+def prices_of(data: Data) -> int:
+    """Count the prices."""
+    return int(data.panel.mask.sum())
 
 
 def _pooled_scores(comparison: dict[str, Any]) -> dict[str, float]:

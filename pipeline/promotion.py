@@ -48,8 +48,8 @@ class Promoted:
 def promote(config: Config, name: str | None = None) -> Promoted:
     """Export a model that was compared through the parity gate, register it, and publish it to the champions folder.
 
-    Without a name the decision of the last comparison is carried out; when the incumbent keeps its place,
-    nothing changes.
+    Without a name the decision of the last comparison is carried out; when the incumbent keeps its place, or the file
+    serves already, nothing changes.
 
     Raises
     ------
@@ -99,11 +99,9 @@ def _serve(
     folder, judged = config.folder / "champions", comparison["models"]
     runs = read_json(config.folder / "runs.json", "compare")
     exported = cache(partial(_export, config, fit))
-    if champions.entry_of(folder, config.champion).exists():
-        serving = champions.current(folder, config.champion)
-        if serving.sha256 == sha256_of(exported(chosen)):
-            return _promoted(folder, serving, changed=False, reason=decision.reason)
     beside = {name: exported(name) for name in _references(config, chosen, judged)}
+    if (serving := _serving(config, exported(chosen), beside)) is not None:
+        return _promoted(folder, serving, changed=False, reason=f"{decision.reason}; that file serves already")
     _register(config, chosen, decision, fit, exported, runs["models"], _said(comparison))
     recipe = prequential.recipe(config, load(config))
     fields = {"model": chosen, "reason": decision.reason, "recipe": recipe, "run": runs["models"][chosen]}
@@ -111,10 +109,20 @@ def _serve(
     return _promoted(folder, published, changed=True, reason=decision.reason)
 
 
-def unchanged(config: Config, reason: str = "nothing has come since the last retrain") -> Promoted:
+def unchanged(config: Config, reason: str) -> Promoted:
     """Say what serves, and goes on serving."""
     folder = config.folder / "champions"
     return _promoted(folder, champions.current(folder, config.champion), changed=False, reason=reason)
+
+
+def _serving(config: Config, exported: Path, beside: dict[str, Path]) -> champions.Published | None:
+    """Give the champion if it has this file and these references already."""
+    folder = config.folder / "champions"
+    if not champions.entry_of(folder, config.champion).exists():
+        return None
+    serving = champions.current(folder, config.champion)
+    held = (serving.sha256, {name: one.sha256 for name, one in serving.beside.items()})
+    return serving if held == (sha256_of(exported), {name: sha256_of(path) for name, path in beside.items()}) else None
 
 
 def rollback(config: Config) -> Promoted:

@@ -26,7 +26,7 @@ import numpy as np
 import orjson
 
 from models import checkpoint
-from models.errors import ConfigError, DataError, FitError, PolicyError, unknown
+from models.errors import ConfigError, DataError, FitError, ModelError, PolicyError, unknown
 from models.forecaster import Forecaster
 from models.transforms import Transform, fit_transform
 from pipeline import archive, folds, settings
@@ -202,17 +202,30 @@ def _move_scale(panel: Panel, k: int, transform: Transform) -> float:
 def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> float:
     """Fit one model and save it; give the seconds that it took.
 
-    A network's fit in progress is kept after every epoch, and goes on from there if the process died. Forecasts
-    of the model that was there before go with it.
+    A fit that is there already, of the same prices, settings and code, is left as it is. A network's fit in progress is
+    kept after every epoch, and goes on from there if the process died. Forecasts of the model that was there before go
+    with it.
     """
     data = load(config)
-    progress = config.folder / "progress" / f"{name}-{_fit_key(config, data)}.safetensors"
+    key = _fit_key(config, data)
+    if (kept := _kept_fit(model_path(config, name), key)) is not None:
+        return kept
+    progress = config.folder / "progress" / f"{name}-{key}.safetensors"
     forecaster, about = fitted(config, data, name, data.split, data.transform, progress, on_epoch)
     folds.forget(config.folder, name)
-    checkpoint.save(forecaster, model_path(config, name), about)
+    checkpoint.save(forecaster, model_path(config, name), about | {"key": key})
     for path in progress.parent.glob(f"{name}-*"):
         path.unlink()
     return about["seconds"]
+
+
+def _kept_fit(path: Path, key: str) -> float | None:
+    """Give the seconds of a fit that need not be done again; None where it must be."""
+    try:
+        _, about = checkpoint.load(path)
+    except ModelError:  # not there, or damaged
+        return None
+    return about["seconds"] if (about.get("key"), about.get("commit")) == (key, commit()) else None
 
 
 def fitted(

@@ -387,9 +387,36 @@ class Tracker:
         """Take up a run that has ended, to add to it."""
         return Run(self._client, self._experiment, run_id)
 
+    @_reported("look for a run")
+    def holds(self, run_id: str) -> bool:
+        """Say whether a run is in this store, to its end."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            info = self._client.get_run(run_id).info
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
+        return (info.status, info.lifecycle_stage) == ("FINISHED", "active")
+
+    @_reported("remove a run that was cut off")
+    def discard(self, key: str) -> None:
+        """Remove what is there of a retrain whose tag `key` has this value, and the runs of its models."""
+        for parent in self._client.search_runs([self._experiment], f"tags.key = '{key}'"):
+            inside = f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+            for run in (*self._client.search_runs([self._experiment], inside), parent):
+                self._client.delete_run(run.info.run_id)
+
+    def page_of(self, run_id: str) -> str | None:
+        """Give the address of a run's page; None where no server shows this store."""
+        return f"{self.uri.rstrip('/')}/#/experiments/{self._experiment}/runs/{run_id}" if self._is_server else None
+
     @_reported("register the model")
     def log_model(self, run: Run, path: Path, tags: Mapping[str, object]) -> Version:
         """Record an ONNX file as the model of `run`, register it as a new version, and read it back.
+
+        A file that was registered for this run already is not registered again.
 
         Parameters
         ----------
@@ -406,6 +433,9 @@ class Tracker:
         from mlflow.entities import LoggedModelOutput
 
         sha256 = _sha256(path)
+        for version in self.versions():
+            if (version.run_id, version.sha256) == (run.id, sha256):
+                return Version(number=version.number, sha256=sha256, run_id=run.id)
         logged = self._client.create_logged_model(self._experiment, self.config.model, source_run_id=run.id)
         with TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"

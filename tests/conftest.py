@@ -176,8 +176,9 @@ def watched() -> Watched:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the flows of Prefect last: its threads live on, and draw from `random` while hypothesis does.
+    """Run the flows of Prefect last: their threads live on, and draw from `random` while hypothesis does.
 
-    Of several processes one runs the whole file, as the last thing that it does: no other starts a server.
+    Of several processes one runs a whole file, as the last thing that it does: no other starts a server.
     """
-    items.sort(key=lambda item: item.path.name in ("test_prefect_flows.py", "test_side_by_side.py"))
+    last = ("test_prefect_flows.py", "test_scheduled.py", "test_side_by_side.py")
+    items.sort(key=lambda item: item.path.name in last)

@@ -71,7 +71,7 @@ VERBS: dict[str, tuple[str, ...]] = {
         *("--steps", "--paths", "--temperature", "--seed", "--from", "--out", "--plot", "--model"),
         *SHARED,
     ),
-    "retrain": ("--prefect", *SHARED),
+    "retrain": ("--prefect", "--every", *SHARED),
     "init": ("paths", "--out", "--force", "--config", "--set", "--json"),
     "inspect": ("model", "--series", "--out", *SHARED),
     "audit": ("models", "--epochs", *SHARED),

@@ -97,7 +97,7 @@ def test_a_walk_killed_at_random_goes_on_to_the_same_table(
     rows = steps.backtest(config, name, told.append)
     assert killed > 0
     assert 0 <= done <= refits + 1
-    assert told == list(range(1, refits + 1))
+    assert told in (list(range(1, refits + 1)), [])  # nothing where the kill came after the end
     assert refits >= 3
     assert bits(rows) == bits(expected)
     assert files(config.folder, name) == files(whole.folder, name)
@@ -148,6 +148,7 @@ def test_a_walk_over_something_else_begins_anew(config: Config, tmp_path: Path) 
     assert walked(config) == walks[0]
     walks.append(walked(replace(config, backtest=replace(WALK, embargo=5))))
     walks.append(walked(replace(config, fit=replace(config.fit, ar=replace(config.fit.ar, max_lags=3)))))
+    steps.model_path(config, "ar").unlink()
     steps.train(config, "ar")
     walks.append(walked(config))
     new = write_csv(tmp_path / "new.csv", [("AAA", "2021-12-01", "100.0")])
@@ -212,6 +213,8 @@ def test_an_unfinished_walk_is_not_compared(config: Config) -> None:
 def test_the_last_refit_is_what_is_promoted(config: Config) -> None:
     """A walk with refits tells them; the last fit of the best model is exported, and one that changed since is not."""
     watched, two = Watched(), replace(config, models=("last_value", "rnn"))
+    for name in two.models:
+        folds.forget(config.folder, name)
     first_round(two, watched, plain)
     judging.record(two)
     promoted = promotion.promote(two)

@@ -194,7 +194,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(copied: Any, workspace: Worksp
     assert done < resumed[0] + 1 <= done + 2
     facts = load_tensors(copied.folder / "models" / "gru.safetensors")[1]["about"]
     killed = tensors(config, "gru")
-    steps.train(config, "gru")
+    fitted_anew(config, "gru")
     assert same_bits(killed, tensors(config, "gru"))
     epochs = [record["epoch"] for record in facts["records"]]
     assert epochs[-1] == 40
@@ -205,6 +205,74 @@ def epochs_done(folder: Path) -> int:
     """Count the epochs whose record is on disk."""
     curves = list((folder / "progress").glob("gru-*.json"))
     return len(orjson.loads(curves[0].read_bytes())) if curves else 0
+
+
+def fitted_anew(config: Any, name: str) -> None:
+    """Fit a model of the same settings on the same prices once more."""
+    steps.model_path(config, name).unlink()
+    steps.train(config, name)
+
+
+def fits(config: Any) -> dict[str, int]:
+    """Give the moments at which models and forecasts were written."""
+    written = [*config.folder.glob("models/*"), *config.folder.glob("forecasts/*/walk.json")]
+    return {str(path): path.stat().st_mtime_ns for path in written}
+
+
+def test_what_is_there_already_is_not_made_again(copied: Any, watched: Any) -> None:
+    """The same retrain again fits nothing, walks nothing, and adds neither a run nor a version to MLflow."""
+    tracker = Tracker(copied.tracking, copied.folder)
+    first, before = retrain(copied, watched), fits(copied)
+    versions = tracker.versions()
+    again = retrain(copied, watched)
+    assert fits(copied) == before
+    assert again.run == first.run
+    assert len(again.compared.rows) == len(first.compared.rows)
+    assert tracker.versions() == versions
+
+
+def test_a_fit_of_other_settings_or_code_is_made_again(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model is taken as it is only where settings, prices and the version of the code are those of its fit."""
+    before = fits(copied)
+    steps.train(copied, "ar")
+    assert fits(copied) == before
+    monkeypatch.setattr(steps, "commit", lambda: "another")
+    steps.train(copied, "ar")
+    after = fits(copied)
+    assert after != before
+    steps.train(replace(copied, transform="asinh"), "ar")
+    assert fits(copied) != after
+
+
+def test_a_recording_that_was_killed_is_replaced(copied: Any) -> None:
+    """What a kill leaves of a run in MLflow goes when the next recording begins; a whole one is not made twice."""
+    client, parent, _ = mlflow_runs(copied)
+    before = {run.info.run_id for run in client.search_runs([parent.info.experiment_id])}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "_record_fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            judging.record(copied)
+    run = judging.record(copied)
+    assert judging.record(copied) == run
+    new = [run for run in client.search_runs([parent.info.experiment_id]) if run.info.run_id not in before]
+    assert {r.info.run_id for r in new if "mlflow.parentRunId" not in r.data.tags} == {run}
+    assert [r.data.tags["mlflow.parentRunId"] for r in new if r.info.run_id != run] == [run] * len(copied.models)
+
+
+def interrupted(*_: Any) -> None:
+    """End a step in its middle."""
+    raise KeyboardInterrupt
+
+
+def test_the_same_promotion_again_publishes_nothing(copied: Any) -> None:
+    """A model that serves by the same file is not published again, nor registered."""
+    first = promotion.promote(copied, "garch")
+    again = promotion.promote(copied, "garch")
+    assert (first.changed, again.changed) == (True, False)
+    assert (again.version, again.sha256) == (first.version, first.sha256)
+    assert "serves already" in again.reason
+    versions = Tracker(copied.tracking, copied.folder).versions()
+    assert len({(v.run_id, v.sha256) for v in versions}) == len(versions)
 
 
 def test_garbage_in_the_future_leaves_every_model_bit_identical(workspace: Workspace, tmp_path: Path) -> None:
@@ -242,7 +310,7 @@ def test_a_model_is_promoted_by_name_and_taken_back(workspace: Workspace, copied
 
 def test_only_what_was_judged_is_promoted(copied: Any) -> None:
     """A model that was trained after the comparison, or was not in it, is refused with the verb to run."""
-    steps.train(copied, "gru")
+    fitted_anew(copied, "gru")
     with pytest.raises(
         IntegrityError, match=r"gru was trained again .* `statecast backtest gru` and `statecast compare`"
     ):
@@ -253,7 +321,7 @@ def test_only_what_was_judged_is_promoted(copied: Any) -> None:
 
 def test_forecasts_go_with_their_model(copied: Any) -> None:
     """A model fitted anew cannot be compared by the forecasts of the one before it."""
-    steps.train(copied, "ar")
+    fitted_anew(copied, "ar")
     with pytest.raises(DataError, match=r"forecasts/ar: .*Run `statecast backtest` first"):
         judging.compare(copied)
 
