@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	# torch first, in the build (CPU or CUDA) that pip's own settings give on this machine
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,vendors]'
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,servers,vendors]'
 	@touch $@
 
 demo: $(STAMP) ## from bundled prices to a served champion and its forecasts

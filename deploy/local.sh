@@ -70,8 +70,10 @@ launch() {
     if (: <>"/dev/tcp/127.0.0.1/${port[$name]}") 2>/dev/null; then
         fail "$name: port ${port[$name]} is taken by another program. Name another: STATECAST_${name^^}_PORT"
     fi
+    # a shell without a terminal has its children ignore Ctrl-C, by which Prefect ends its worker
     # shellcheck disable=SC2016  # for the shell that becomes the server
-    setsid bash -c 'echo "$$ $(began $$)" >"$0.new" && mv "$0.new" "$0" && unset -f began && exec "$@"' \
+    env --default-signal=INT,QUIT setsid \
+        bash -c 'echo "$$ $(began $$)" >"$0.new" && mv "$0.new" "$0" && unset -f began && exec "$@"' \
         "$run/$name" "$@" >>"$logs/$name.log" 2>&1 </dev/null 9>&- &
 }
 
@@ -167,6 +169,7 @@ reads() {
 start_prefect() (
     reads "$secrets/prefect.env"
     export PREFECT_SERVER_DATABASE_CONNECTION_URL=postgresql+asyncpg://prefect@/prefect
+    export PREFECT_SERVER_METRICS_ENABLED=true
     export PREFECT_SERVER_UI_API_URL=http://127.0.0.1:$prefect_port/api
     export PREFECT_SERVER_CORS_ALLOWED_ORIGINS=http://127.0.0.1:$prefect_port # the default lets every page ask
     launch prefect "$bin/prefect" server start --host 127.0.0.1 --port "$prefect_port"
@@ -196,8 +199,8 @@ start_stream() {
 
 start_prometheus() {
     cp deploy/alerts.yml "$folder/prometheus/"
-    sed -e "s|stream:8080|127.0.0.1:$stream_port|" -e "s|/run/secrets/|$secrets/|" deploy/prometheus.yml \
-        >"$folder/prometheus/prometheus.yml"
+    sed -e "s|stream:8080|127.0.0.1:$stream_port|" -e "s|prefect:4200|127.0.0.1:$prefect_port|" \
+        -e "s|/run/secrets/|$secrets/|" deploy/prometheus.yml >"$folder/prometheus/prometheus.yml"
     launch prometheus prometheus --web.listen-address="127.0.0.1:$prometheus_port" \
         --config.file="$folder/prometheus/prometheus.yml" --storage.tsdb.path="$folder/prometheus/data"
 }
