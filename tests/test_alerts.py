@@ -14,6 +14,7 @@ from hooked_stream import CONFIG
 from prometheus_client.parser import text_string_to_metric_families
 from served import metadata, model_bytes
 from serving import BEARER, ask, post, running, tick, wait_ready
+from variants import returning
 
 from pipeline.lineup import Lineup
 from pipeline.opening import Opening, open_stream
@@ -33,11 +34,11 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Sample]]
     """What a running stream exposes after some ticks: samples by the name of their metric."""
     journal = tmp_path_factory.mktemp("exposed") / "journal"
     beside = {"last_value": model_bytes(metadata(name="last_value"))}
-    wanted = Opening(lineup=Lineup(version=1, serving=model_bytes(), beside=beside), journal=journal)
+    wanted = Opening(lineup=Lineup(version=1, serving=returning(), beside=beside), journal=journal)
     with running(lambda: open_stream(wanted, CONFIG)) as server:
         wait_ready(server.url)
-        for minute in range(30):
-            post(server.url, tick("A", minute, 100.0 + minute % 7))
+        for hour in range(30):
+            post(server.url, tick("A", 60 * hour, 100.0 + hour % 7))
         text = ask(server.url, "GET", "/metrics", headers=BEARER).body.decode()
     families = text_string_to_metric_families(text)
     return {f.name: [(s.name, dict(s.labels)) for s in f.samples] for f in families if not f.name.endswith("_created")}
