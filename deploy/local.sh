@@ -193,7 +193,9 @@ start_worker() (
 )
 
 start_stream() {
-    launch stream "$bin/statecast" serve --host 127.0.0.1 --port "$stream_port" --folder "$data" --warm \
+    local warm=()
+    [[ ! -e $data/prices/prices/manifest.json ]] || warm=(--warm)
+    launch stream "$bin/statecast" serve --host 127.0.0.1 --port "$stream_port" --folder "$data" "${warm[@]}" \
         --token-file "$secrets/stream_token"
 }
 
