@@ -260,7 +260,7 @@ def test_mlflow_answers_nobody_without_a_password(servers: Servers) -> None:
     routes = mlflow_routes()
     assert len(routes) > 300
     public = {path for method, path in routes if servers.ask("mlflow", path, method)[0] not in (401, 403)}
-    assert public == {"/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"} & public
+    assert public <= {"/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"}
     assert servers.ask("mlflow", "/health")[0] == 200
     assert {servers.ask("mlflow", path)[0] for path in ODD} <= {401, 404}
     account = b64encode(f"statecast:{servers.secret('mlflow_admin')}".encode()).decode()
