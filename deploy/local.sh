@@ -42,8 +42,8 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # ---------------------------------------------------------------------------------------------------- processes
 
-# when a process began, in ticks since the machine started: together with its number that names no other process, ever;
-# nothing for one that has ended, though nobody has asked for its exit code
+# when a process began, in ticks since the machine started: together with its number that names no other process.
+# Nothing for one that has ended, though nobody has asked for its exit code
 began() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'; }
 
 export -f began
@@ -81,7 +81,7 @@ stop() {
     local name=$1 signal=TERM left until=$((SECONDS + grace))
     [[ -e $run/$name ]] || return 0
     [[ $name == postgres ]] && signal=INT # it ends sessions, and does not wait for them
-    if alive "$name"; then kill -s "$signal" "$(number_of "$name")"; fi
+    if alive "$name"; then kill -s "$signal" "$(number_of "$name")" || true; fi
     while alive "$name" && ((SECONDS < until)); do sleep 0.1; done
     while mapfile -t left < <(members "$name") && ((${#left[@]})); do
         ((SECONDS < until + 10)) || fail "$name does not end: processes ${left[*]}"
@@ -137,7 +137,7 @@ owner=()
 # a cluster appears as a whole, roles and databases in it; whoever has no password is refused, postgres itself always
 make_cluster() {
     [[ -e $cluster ]] && return
-    rm -rf "$cluster.new"
+    rm -rf "$cluster.new" "$folder/deployed.yaml"
     mkdir "$cluster.new"
     if ((EUID == 0)); then
         chown "$postgres_user" "$cluster.new"
