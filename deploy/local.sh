@@ -274,13 +274,18 @@ status() {
     return $well
 }
 
-case ${1:-} in
-    up | down)
-        mkdir -p "$folder"
-        exec 9>"$folder/lock"
-        flock --timeout 600 9 || fail "another deploy/local.sh is at work in $folder"
-        "$1"
-        ;;
-    status) status ;;
-    *) fail "expected up, down or status: deploy/local.sh up" ;;
-esac
+main() {
+    case ${1:-} in
+        up | down)
+            mkdir -p "$folder"
+            exec 9>"$folder/lock"
+            flock --timeout 600 9 || fail "another deploy/local.sh is at work in $folder"
+            "$1"
+            ;;
+        status) status ;;
+        *) fail "expected up, down or status: deploy/local.sh up" ;;
+    esac
+}
+
+# one line: the file may be replaced by a newer one while this runs
+main "$@"; exit
