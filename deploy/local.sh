@@ -9,6 +9,7 @@
 # Comes in: settings from the environment, below. Goes out: running servers; data, logs, process files and secrets in
 # one folder. Read README.md beside this file first.
 
+# shellcheck disable=SC2317  # start_postgres and the others are called by name
 set -euo pipefail
 umask 077
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -274,14 +275,17 @@ status() {
     return $well
 }
 
+# one at a time in a folder
+alone() {
+    mkdir -p "$folder"
+    exec 9>"$folder/lock"
+    flock --timeout 600 9 || fail "another deploy/local.sh is at work in $folder"
+}
+
 main() {
     case ${1:-} in
-        up | down)
-            mkdir -p "$folder"
-            exec 9>"$folder/lock"
-            flock --timeout 600 9 || fail "another deploy/local.sh is at work in $folder"
-            "$1"
-            ;;
+        up) alone && up ;;
+        down) alone && down ;;
         status) status ;;
         *) fail "expected up, down or status: deploy/local.sh up" ;;
     esac
