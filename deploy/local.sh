@@ -235,7 +235,7 @@ begin() {
 
 up() {
     local name
-    for name in curl initdb pg_isready ps setsid "$bin/prefect" "$bin/mlflow" "$bin/statecast"; do
+    for name in curl flock initdb pg_isready ps setsid "$bin/prefect" "$bin/mlflow" "$bin/statecast"; do
         command -v "$name" >/dev/null || fail "$name is not there. What is needed: deploy/README.md"
     done
     mkdir -p "$logs" "$run" "$folder"/{prefect,artifacts,prometheus}

@@ -117,8 +117,8 @@ class Servers:
         """Send a request as it is, with a small body where the method has one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[name], timeout=30)
         try:
-            body = None if method in ("GET", "HEAD") else "{}"
-            connection.request(method, path, body, {"Content-Type": "application/json"} | headers)
+            sent = None if method in ("GET", "HEAD") else body
+            connection.request(method, path, sent, {"Content-Type": "application/json"} | headers)
             answer = connection.getresponse()
             return answer.status, answer.headers, answer.read().decode(errors="replace")
         finally:
@@ -233,6 +233,12 @@ print(json.dumps([(method, re.sub(r"<[^>]*>|\\{[^}]*\\}", "1", path)) for method
 """
 """Lists the methods and paths of the MLflow that is installed."""
 
+
+def basic(name: str, password: str) -> str:
+    """Write the header of an account."""
+    return f"Basic {b64encode(f'{name}:{password}'.encode()).decode()}"
+
+
 ODD = (
     "/ajax-api/2.0/mlflow/experiments/search/health",
     "/health/../api/2.0/mlflow/experiments/search",
@@ -260,10 +266,22 @@ def test_mlflow_answers_nobody_without_a_password(servers: Servers) -> None:
     assert public <= {"/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"}
     assert servers.ask("mlflow", "/health")[0] == 200
     assert {servers.ask("mlflow", path)[0] for path in ODD} <= {401, 404}
-    account = b64encode(f"statecast:{servers.secret('mlflow_admin')}".encode()).decode()
-    inside = servers.ask("mlflow", ODD[6], Authorization=f"Basic {account}")
+    inside = servers.ask("mlflow", ODD[6], Authorization=basic("statecast", servers.secret("mlflow_admin")))
     assert inside[0] == 400
     assert servers.secret("mlflow_admin") not in inside[2]
+
+
+def test_an_account_of_mlflow_sees_nothing_until_it_may(servers: Servers) -> None:
+    """A second account, made by the first, reads no experiment; and MLflow runs no process beside its server."""
+    admin, other = basic("statecast", servers.secret("mlflow_admin")), basic("reader", "a-password-of-16")
+    made = '{"username": "reader", "password": "a-password-of-16"}'
+    assert servers.ask("mlflow", "/api/2.0/mlflow/users/create", "POST", made, Authorization=admin)[0] == 200
+    experiment = "/api/2.0/mlflow/experiments/get?experiment_id=0"
+    assert servers.ask("mlflow", experiment, Authorization=admin)[0] == 200
+    assert servers.ask("mlflow", experiment, Authorization=other)[0] == 403
+    assert servers.ask("mlflow", "/api/2.0/mlflow/users/create", "POST", made, Authorization=other)[0] == 403
+    command = ["ps", "-o", "pid=", "-s", str(servers.numbers()["mlflow"])]
+    assert len(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()) == 2
 
 
 def test_mlflow_takes_no_name_but_its_own(servers: Servers) -> None:
