@@ -112,9 +112,9 @@ class Servers:
         return set(map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()))
 
     def ask(
-        self, name: str, path: str, method: str = "GET", **headers: str
+        self, name: str, path: str, method: str = "GET", body: str = "{}", **headers: str
     ) -> tuple[int, http.client.HTTPMessage, str]:
-        """Send a request as it is, with a small body where the method has one."""
+        """Send a request as it is, with the body where the method has one."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[name], timeout=30)
         try:
             sent = None if method in ("GET", "HEAD") else body
