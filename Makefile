@@ -29,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## from bundled prices to a served champion and its forecasts
 	$(BIN)/statecast demo
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+test: $(STAMP) ## run the tests, file by file in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP) ## check format and lint
 	$(BIN)/ruff format --check .

@@ -98,7 +98,7 @@ def ingest(
         chosen = replace(chosen, ingest=replace(chosen.ingest, paths=tuple(paths)))
     with Screen(console(as_json)) as screen:
         result = steps.ingest(chosen, screen.begins, dry=dry_run)
-    answer(as_json, result, lambda: told_ingest(result, chosen.folder / "prices"))
+    answer(as_json, result, lambda: told_ingest(result, chosen.prices))
     if result.report.refused:
         raise typer.Exit(DataError.exit_code)
 
@@ -327,7 +327,7 @@ def replay(
     out = out or chosen.folder / "replay.jsonl"
     with Screen(console(as_json)) as screen:
         screen.begins("replaying the price store")
-        replayed = replaying.replay(models, chosen.folder / "prices", out, days=days, ticks=ticks, config=chosen.stream)
+        replayed = replaying.replay(models, chosen.prices, out, days=days, ticks=ticks, config=chosen.stream)
     answer(as_json, replayed, lambda: typer.echo(f"{replay_line(replayed)}\n{out}"))
 
 
@@ -397,7 +397,10 @@ def retrain(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Do everything in order: ingest, fit, walk forward, compare, record, promote.
+    """Do everything in order: ingest, judge what was fitted before on what came since, record, fit anew, promote.
+
+    The first time, and with other settings, models or series, models are judged by a walk over the test split. On the
+    prices of the retrain before there is nothing to do. One that was stopped goes on from there.
 
     Example: statecast retrain --config desk.toml
     """
@@ -410,10 +413,10 @@ def retrain(
 
             result = retrain_in_prefect(chosen, screen)
         else:
-            from flows.retrain import retrain as in_order
+            from flows.retrain import retrain_each
 
-            result = in_order(chosen, screen)
-    answer(as_json, result, lambda: told_retrain(result))
+            result = retrain_each(chosen, screen)
+    answer(as_json, result.get("", result), lambda: told_retrain(result))
 
 
 @app.command()

@@ -38,10 +38,10 @@ def run_demo(folder: Path, console: Console) -> Demonstrated:
     started = time.perf_counter()
     config = Config(folder=folder)
     with Screen(console) as screen:
-        retrained = retrain_in_prefect(config, screen)
+        (retrained,) = retrain_in_prefect(config, screen).values()
         screen.begins("replaying the past as a stream from the champion's ONNX file")
         replayed = _replay(config)
-    command = Tracker(config.tracking, config.folder).ui_command()
+    command = Tracker(config.tracking, config.base).ui_command()
     seconds = time.perf_counter() - started
     return Demonstrated(retrained=retrained, replayed=replayed, mlflow=command, seconds=seconds)
 
@@ -49,7 +49,7 @@ def run_demo(folder: Path, console: Console) -> Demonstrated:
 def told_demo(result: Demonstrated) -> None:
     """Print what came out."""
     console = Console()
-    told_retrain(result.retrained)
+    told_retrain({"": result.retrained})
     console.print(f"Replay: {replay_line(result.replayed)}", highlight=False)
     console.print(f"Open MLflow:\n  {result.mlflow}", highlight=False, soft_wrap=True)
     console.print(f"Done in {result.seconds:.0f} s.", highlight=False)
@@ -58,4 +58,4 @@ def told_demo(result: Demonstrated) -> None:
 def _replay(config: Config) -> Replayed:
     folder = config.folder / "champions"
     lineup = published(folder, champions.current(folder, config.champion))
-    return replay(lineup, config.folder / "prices", config.folder / "replay.jsonl", days=STREAM_DAYS)
+    return replay(lineup, config.prices, config.folder / "replay.jsonl", days=STREAM_DAYS)

@@ -27,7 +27,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def retrain_in_prefect(config: Config, watch: Watch) -> Retrained:
+def retrain_in_prefect(config: Config, watch: Watch) -> dict[str, Retrained]:
     """Run the retrain as a Prefect flow against a server that lives as long as this call; what is set already stays."""
     for name, value in environment(config.folder).items():
         os.environ.setdefault(name, value)

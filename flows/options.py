@@ -114,7 +114,8 @@ def settled(config: Path | None, settings: list[str] | None, folder: Path | None
         from pipeline.settings import assignments, load
     _interruptible()
     overrides = assignments(settings or []) | ({} if folder is None else {"folder": str(folder)})
-    return load(Config, config if config is not None else {}, overrides)
+    chosen = load(Config, config if config is not None else {}, overrides)
+    return chosen if chosen.pool is None else chosen.of(chosen.pool)
 
 
 def settled_to_serve(
@@ -123,6 +124,7 @@ def settled_to_serve(
     """Read what serving needs of the settings; the libraries that train only where others are set, to check them."""
     from dataclasses import fields
 
+    from models.errors import ConfigError
     from pipeline.settings import assignments, load, read
     from pipeline.stream_config import ServedConfig
 
@@ -132,7 +134,9 @@ def settled_to_serve(
     if named <= {field.name for field in fields(ServedConfig)}:
         return load(ServedConfig, config if config is not None else {}, overrides)
     chosen = settled(config, settings, folder)
-    return ServedConfig(folder=chosen.folder, champion=chosen.champion, stream=chosen.stream)
+    if chosen.pools:
+        raise ConfigError(f"expected one pool, got {', '.join(chosen.pools)}: choose one (--set pool=NAME)")
+    return ServedConfig(folder=chosen.folder, home=chosen.home, champion=chosen.champion, stream=chosen.stream)
 
 
 def _interruptible() -> None:
@@ -168,14 +172,14 @@ def past_of(config: ServedConfig) -> Past:
     from pipeline.replay import history
 
     _interruptible()
-    return history(config.folder / "prices", config.stream)
+    return history(config.prices, config.stream)
 
 
 def store(config: Config | ServedConfig) -> PriceStore:
     """Open the price store of a data folder."""
     from pipeline.prices import PriceStore
 
-    return PriceStore(config.folder / "prices")
+    return PriceStore(config.prices)
 
 
 def console(as_json: bool) -> Console:

@@ -16,8 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import task_run
 
-from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch
-from flows.retrain import retrain as ordered
+from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, Watch, retrain_each
 from models.errors import StatecastError
 from pipeline import judging, promotion, steps
 from pipeline.compare import Row
@@ -116,16 +115,18 @@ def promote(model: str | None = None, config: Config = Config()) -> None:  # noq
     _report_promotion(as_task(promotion.promote, SERVICE)(config, model))
 
 
-def retrain_watched_by(watch: Watch) -> Flow[..., Retrained]:
+def retrain_watched_by(watch: Watch) -> Flow[..., dict[str, Retrained]]:
     """Make the flow of a retrain; a watch is no parameter, for parameters are written down by Prefect."""
 
     @flow(name="statecast-retrain", persist_result=False)
-    def retrain(config: Config = Config()) -> Retrained:  # noqa: B008
-        """Ingest, fit, walk forward, compare, record, promote."""
-        result = ordered(config, watch, as_task)
-        _report_comparison(result.compared.rows, f"MLflow run {result.run}. {result.compared.decision.reason}")
-        _report_promotion(result.promoted)
-        return result
+    def retrain(config: Config = Config()) -> dict[str, Retrained]:  # noqa: B008
+        """Ingest, judge, record, fit anew and promote, for each pool."""
+        results = retrain_each(config, watch, as_task)
+        for result in results.values():
+            if result.compared is not None:
+                _report_comparison(result.compared.rows, f"MLflow run {result.run}. {result.compared.decision.reason}")
+            _report_promotion(result.promoted)
+        return results
 
     return retrain
 

@@ -46,7 +46,7 @@ def models(
     chosen = settled(config, settings, folder)
     with Screen(console(as_json)) as screen:
         screen.begins("asking the registry")
-        tracker = Tracker(chosen.tracking, chosen.folder)
+        tracker = Tracker(chosen.tracking, chosen.base)
         needed = champions.needed(chosen.folder / "champions")
         going = [] if keep is None else tracker.prunable(keep, needed)
     removed = []

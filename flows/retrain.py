@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pipeline import judging, promotion, steps
+from models.errors import StatecastError
+from pipeline import judging, prequential, promotion, steps
 from pipeline.config import Config
 from pipeline.fitting import NETWORKS
 from pipeline.judging import Compared
@@ -61,34 +62,100 @@ class Watch(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Retrained:
-    """What a retrain gave."""
+    """What a retrain gave; no comparison and no run where nothing has come since the one before."""
 
     ingested: Ingested
-    compared: Compared
-    run: str
+    compared: Compared | None
+    run: str | None
     promoted: Promoted
 
 
 def retrain(config: Config, watch: Watch, wrap: Wrap = plain) -> Retrained:
-    """Ingest, fit and walk forward every model, compare, record, and promote whoever has earned it."""
+    """Read prices, judge every recipe on what has come since its latest fit, promote who has earned it, fit anew.
+
+    The first time, and whenever settings, models or series have changed, recipes are judged by a walk over the test
+    split. What serves in the end is a fit on everything known.
+    """
+    (result,) = retrain_each(config, watch, wrap).values()
+    return result
+
+
+def retrain_each(config: Config, watch: Watch, wrap: Wrap = plain) -> dict[str, Retrained]:
+    """Retrain all pools that are meant, by name, after one reading of prices.
+
+    Raises
+    ------
+    StatecastError
+        A pool failed. The others have had their turn, and the message names all that failed.
+    """
+    ingested = ingest(config, watch, wrap)
+    done: dict[str, Retrained] = {}
+    failed: dict[str, StatecastError] = {}
+    for pool, one in config.each.items():
+        try:
+            done[pool] = follow(one, ingested, watch, wrap)
+        except StatecastError as error:
+            failed[pool] = error
+    if failed:
+        raise _together(failed, len(config.each))
+    return done
+
+
+def _together(failed: dict[str, StatecastError], pools: int) -> StatecastError:
+    """Make one error of those of some pools, of the class of the first; it may pass if each of them may."""
+    first, *_ = failed.values()
+    if pools == 1:
+        return first
+    told = "; ".join(f"{pool}: {error}" for pool, error in failed.items())
+    error = type(first)(f"{len(failed)} of {pools} pools failed, the others are done: {told}")
+    error.transient = all(error.transient for error in failed.values())
+    return error
+
+
+def ingest(config: Config, watch: Watch, wrap: Wrap = plain) -> Ingested:
+    """Read prices into the store of all pools."""
     watch.begins("reading prices")
     ingested = wrap(steps.ingest, SERVICE)(config)
     watch.ingested(ingested)
-    for name in config.models:
-        _fit_and_walk(config, name, watch, wrap)
-    watch.begins("comparing models")
-    compared = wrap(judging.compare, COMPUTE)(config)
+    return ingested
+
+
+def follow(config: Config, ingested: Ingested, watch: Watch, wrap: Wrap = plain) -> Retrained:
+    """Do all of a retrain that comes after the prices, for one pool."""
+    plan = wrap(prequential.begin, COMPUTE)(config)
+    if not plan.news:
+        return Retrained(ingested=ingested, compared=None, run=None, promoted=promotion.unchanged(config))
+    compared = first_round(config, watch, wrap) if plan.number == 1 else _next_round(config, watch, wrap)
     watch.begins("recording in MLflow")
     run = wrap(judging.record, SERVICE)(config)
+    for name in config.models:
+        watch.begins(f"fitting {name} on everything", _epochs(config, name))
+        wrap(prequential.refit, COMPUTE)(config, name, watch.epoch)
     watch.begins("exporting through the parity gate, and promoting")
-    promoted = wrap(promotion.promote, SERVICE)(config)
+    promoted = wrap(promotion.follow, SERVICE)(config)
+    wrap(prequential.close, COMPUTE)(config)
     return Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
 
 
-def _fit_and_walk(config: Config, name: str, watch: Watch, wrap: Wrap) -> None:
-    """Fit one model and walk it forward."""
-    epochs = config.fit.training.epochs if name in NETWORKS else 0
-    watch.begins(f"fitting {name}", epochs)
-    wrap(steps.train, COMPUTE)(config, name, watch.epoch)
-    watch.begins(f"walking {name} forward")
-    wrap(steps.backtest, COMPUTE)(config, name, watch.refitted)
+def first_round(config: Config, watch: Watch, wrap: Wrap) -> Compared:
+    """Fit every model and walk it over the test split; the incumbent with its file."""
+    for name in config.models:
+        watch.begins(f"fitting {name}", _epochs(config, name))
+        wrap(steps.train, COMPUTE)(config, name, watch.epoch)
+        watch.begins(f"walking {name} forward")
+        wrap(steps.backtest, COMPUTE)(config, name, watch.refitted)
+    watch.begins("comparing models")
+    return wrap(judging.compare, COMPUTE)(config)
+
+
+def _next_round(config: Config, watch: Watch, wrap: Wrap) -> Compared:
+    """Let the fits that wait, and what serves, forecast what has come since."""
+    for name in (*config.models, judging.INCUMBENT):
+        watch.begins(f"judging {name} on what came since its fit")
+        wrap(prequential.judge, COMPUTE)(config, name)
+    watch.begins("comparing models")
+    return wrap(prequential.compare, COMPUTE)(config)
+
+
+def _epochs(config: Config, name: str) -> int:
+    return config.fit.training.epochs if name in NETWORKS else 0

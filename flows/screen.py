@@ -353,11 +353,16 @@ def told_comparison(compared: Compared, run: str) -> None:
     console.print(f"page: {compared.page}", highlight=False, soft_wrap=True)
 
 
-def told_retrain(retrained: Retrained) -> None:
-    """Print the table and the champion."""
-    Console().print(comparison_table(retrained.compared.rows, retrained.compared.best))
-    told_champion(retrained.promoted)
-    Console().print(f"page: {retrained.compared.page}", highlight=False, soft_wrap=True)
+def told_retrain(retrained: dict[str, Retrained]) -> None:
+    """Print for each pool the table of a retrain, if there was anything to judge, and who serves."""
+    for pool, one in retrained.items():
+        if pool:
+            Console().rule(pool)
+        if one.compared is not None:
+            Console().print(comparison_table(one.compared.rows, one.compared.best))
+        told_champion(one.promoted)
+        if one.compared is not None:
+            Console().print(f"page: {one.compared.page}", highlight=False, soft_wrap=True)
 
 
 def told_inspection(inspection: Inspection, figure: Path | None) -> None:

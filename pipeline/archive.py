@@ -81,14 +81,25 @@ def holds(folder: Path, fold: int) -> bool:
     return _fold(folder, fold).is_dir()
 
 
+def numbers(folder: Path) -> list[int]:
+    """List the folds that are there."""
+    return sorted(int(place.name.removeprefix("fold=")) for place in folder.glob("fold=*"))
+
+
+def drop(folder: Path, since: int) -> None:
+    """Remove the folds from a number on, the last one first."""
+    for fold in reversed([number for number in numbers(folder) if number >= since]):
+        shutil.rmtree(_fold(folder, fold))
+
+
 def blocks(folder: Path, fold: int) -> Iterator[Forecasts]:
     """Give the blocks of a fold as they were written, one after the other."""
     for part in sorted(_fold(folder, fold).glob("part-*.parquet")):
         yield _forecasts(pl.read_parquet(part))
 
 
-def load(folder: Path) -> Forecasts:
-    """Read all folds of a model, sorted by (series, origin_time, step); series without a row are left out.
+def load(folder: Path, since: int = 0) -> Forecasts:
+    """Read the folds of a model from a number on, sorted by (series, origin_time, step); series without a row go.
 
     Raises
     ------
@@ -96,7 +107,8 @@ def load(folder: Path) -> Forecasts:
         The folder is missing, or holds no table of forecasts.
     """
     try:
-        scan = pl.scan_parquet(folder / "fold=*" / "part-*.parquet", hive_partitioning=False)
+        kept = [part for n in numbers(folder) if n >= since for part in sorted(_fold(folder, n).glob("part-*.parquet"))]
+        scan = pl.scan_parquet(kept, hive_partitioning=False)
         frame = scan.sort(_ORDER).collect()
         present = tuple(frame["series"].unique().sort())
         if not present:

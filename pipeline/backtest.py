@@ -232,7 +232,8 @@ def seen(panel: Panel, cut: int, config: BacktestConfig, parts: SplitConfig) -> 
         Too little is left for two parts.
     """
     times = np.unique(panel.time[panel.published])
-    end = int(times[max(0, np.searchsorted(times, cut) - config.embargo)])
+    first_unseen = max(0, int(np.searchsorted(times, cut)) - config.embargo)
+    end = int(times[first_unseen]) if first_unseen < len(times) else cut
     if config.history_time is not None:
         panel = replace(panel, mask=panel.mask & (panel.time >= end - config.history_time)[..., None])
     time = panel.time[panel.published & (panel.time < end)]

@@ -155,7 +155,7 @@ def classify(
     DataError
         The network would be tested on fewer origins than `compare` asks for.
     """
-    if not PriceStore(config.folder / "prices").prices.exists():
+    if not PriceStore(config.prices).prices.exists():
         steps.ingest(config)
     data, labels, present = _labelled(config, question)
     if not question.bidirectional:
@@ -272,7 +272,7 @@ def _labelled(config: Config, question: Question) -> tuple[Data, Labels, Labels 
         data = steps.load(config)
         shape = {"window": question.window, "regimes": question.regimes}
         return data, *volatility(data.panel, data.transform, data.split, **shape)
-    store = PriceStore(config.folder / "prices")
+    store = PriceStore(config.prices)
     if question.target not in (held := columns(store)):
         raise ConfigError(f"{unknown('target', question.target, ('direction', 'volatility', *held))}. {WHERE_FROM}")
     read = {side: tuple(n for n in getattr(config, side) if n != question.target) for side in ("past", "ahead")}
@@ -343,7 +343,7 @@ def _recorded(config: Config, data: Data, question: Question, found: Classified)
         "verdict": found.verdict,
     }
     params = settings.flat(question) | settings.flat(config.fit)
-    with Tracker(config.tracking, config.folder).retrain(params, tags, name="classify") as run:
+    with Tracker(config.tracking, config.base).retrain(params, tags, name="classify") as run:
         run.scores({"pooled" if name == "network" else name: row for name, row in found.scores.items()})
         run.json({k: v for k, v in asdict(found).items() if k not in ("model", "file", "run")}, "classified.json")
         run.text(found.verdict, "verdict.md")

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from models.errors import ComparisonError, ConfigError, unknown
 from pipeline.alignment import aligned, name_row, sound
 from pipeline.direction import calls, hit_rate
 from pipeline.forecasts import Forecasts
-from pipeline.metrics import POOLED, Scores, Vector, by_model, by_origin, crps, scaled_error, scores
+from pipeline.metrics import POOLED, Scores, Vector, by_model, by_origin, crps, scaled_crps, scaled_error, scores
 from pipeline.significance import (
     adjusted,
     block_bootstrap_skill,
@@ -119,9 +119,10 @@ class Decision:
     challenger : str or None
         The model of lowest pooled CRPS among the others; None where there is no other.
     numbers : dict
-        `crps_<model>`: mean over origin times of the mean over series; and `skill`, `low`, `high`, `statistic`,
-        `p_value`, `p_adjusted`, `origins`, `candidates` of the best candidate against the incumbent where these
-        are two; `evidence`, the e-value of the candidate, where a champion serves: its p-value is then 1 / evidence.
+        `crps_<model>`: mean over origin times of the mean over series, each divided by its scale; and `skill`, `low`,
+        `high`, `statistic`, `p_value`, `p_adjusted`, `origins`, `candidates` of the best candidate against the
+        incumbent where these are two; `evidence`, the e-value of the candidate, where a champion serves: its p-value is
+        then 1 / evidence.
     """
 
     model: str
@@ -140,14 +141,14 @@ class _Field:
         self, models: Mapping[str, Forecasts], naive_scale: Mapping[str, float], config: CompareConfig, series: str
     ) -> None:
         self.models, self.config, self.series = models, config, series
-        self._naive_scale = naive_scale
+        self._scale = naive_scale
         self._losses: dict[tuple[str, Loss], Vector] = {}
         self._horizon = max(int(f.step.max(initial=1)) for f in models.values())
 
     def loss(self, name: str, loss: Loss) -> Vector:
         """Give the loss of a model by origin time, [n]; refuse one that is undefined somewhere."""
         if (name, loss) not in self._losses:
-            self._losses[name, loss] = _loss_by_origin(self.models[name], loss, self._naive_scale)
+            self._losses[name, loss] = _loss_by_origin(self.models[name], loss, self._scale)
         return self._losses[name, loss]
 
     def compare(self, name: str, reference: str, loss: Loss) -> Comparison:
@@ -174,9 +175,9 @@ class _Field:
             verdict="identical" if same else _outcome(statistic, p_value, self.config.alpha),
         )
 
-    def evidence(self, name: str, reference: str) -> float:
-        """Give the e-value that the CRPS of a model is lower, over all origins so far."""
-        gains = self.loss(reference, "crps") - self.loss(name, "crps")
+    def evidence(self, name: str, reference: str, loss: Loss) -> float:
+        """Give the e-value that a model has the lower loss, over all origins so far."""
+        gains = self.loss(reference, loss) - self.loss(name, loss)
         return float(np.append(1.0, capital(wagers(gains, self._horizon)))[-1])
 
     def direction(self, name: str) -> Direction | None:
@@ -228,13 +229,13 @@ def _centred(flags: np.ndarray, group: np.ndarray) -> Vector:
     return flags - (np.bincount(group, weights=flags) / np.bincount(group))[group]
 
 
-def _loss_by_origin(f: Forecasts, loss: Loss, naive_scale: Mapping[str, float]) -> Vector:
-    if loss == "crps":
-        rows = crps(f)
-    elif loss == "scaled_error":
-        rows = scaled_error(f, naive_scale)
+def _loss_by_origin(f: Forecasts, loss: Loss, scale: Mapping[str, float]) -> Vector:
+    if loss == "scaled_error":
+        rows = scaled_error(f, scale)
+    elif loss in ("crps", "scaled_crps"):
+        rows = crps(f) if loss == "crps" else scaled_crps(f, scale)
     else:
-        raise ComparisonError(unknown("loss", loss, ("crps", "scaled_error")))
+        raise ComparisonError(unknown("loss", loss, get_args(Loss)))
     undefined = np.isnan(rows)
     if undefined.any():
         raise ComparisonError(
@@ -500,15 +501,22 @@ def champion(
     forecasts: Sequence[Forecasts],
     incumbent: str | None = None,
     config: CompareConfig | None = None,
+    scales: Mapping[str, float] | None = None,
 ) -> Decision:
     """Decide which model serves next.
 
-    The candidate is the model of lowest pooled mean CRPS. It replaces the incumbent only if it is better at
+    The candidate is the model of lowest pooled mean CRPS, where that of each series is divided by its scale, so that
+    no series counts for more because it moves more. It replaces the incumbent only if it is better at
     `config.alpha`, its p-value multiplied by the number of candidates it was chosen from (Bonferroni, the first step of
     Holm). The p-value is one over the e-value of `wager.capital`: decisions come back with every retrain, and an
     incumbent as good as the candidates is replaced with a probability of at most alpha, however often a growing
     record of the same forecasts is looked at, as far as gains are symmetric. Without an incumbent there is one
     look, by the pooled test, and the last value must be beaten; else it serves and the reason says "no skill".
+
+    Parameters
+    ----------
+    scales : mapping of series name to float, optional
+        Mean absolute moves on the transformed scale, of a time before all rows; left out: 1 each.
 
     Raises
     ------
@@ -521,15 +529,16 @@ def champion(
     holder = incumbent or config.last_value
     if holder not in models:
         raise ComparisonError(f"the decision needs forecasts of the model to beat: {unknown('model', holder, models)}")
-    rivals = _Field(models, {}, config, POOLED)
-    mean_crps = {name: float(np.mean(rivals.loss(name, "crps"))) for name in models}
+    loss: Loss = "crps" if scales is None else "scaled_crps"
+    rivals = _Field(models, scales or {}, config, POOLED)
+    mean_crps = {name: float(np.mean(rivals.loss(name, loss))) for name in models}
     ranking = sorted(mean_crps, key=mean_crps.__getitem__)
     numbers = {f"crps_{name}": mean_crps[name] for name in ranking}
     winner, reason = holder, f"{holder} has the lowest pooled CRPS"
     if ranking[0] != holder:
-        test, candidates = rivals.compare(ranking[0], holder, "crps"), len(models) - 1
+        test, candidates = rivals.compare(ranking[0], holder, loss), len(models) - 1
         if incumbent is not None:
-            evidence = rivals.evidence(ranking[0], holder)
+            evidence = rivals.evidence(ranking[0], holder, loss)
             test = replace(test, p_value=min(1.0, 1 / evidence))
             numbers["evidence"] = evidence
         test = _at(test, min(1.0, test.p_value * candidates), config.alpha)

@@ -6,12 +6,15 @@ it configures. Imported by steps and by the flows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from models.errors import ConfigError, unknown
 from models.transforms import TransformKind
+from pipeline import settings
 from pipeline.backtest import BacktestConfig
 from pipeline.calendar_features import of_calendar
 from pipeline.clock import moment
@@ -23,6 +26,11 @@ from pipeline.stream_config import ServedConfig, StreamConfig
 from pipeline.tracking import TrackingConfig
 from pipeline.windows import SplitConfig
 
+OF_ALL = ("folder", "home", "ingest", "pool", "pools")
+"""Settings that a pool cannot have of its own: prices are read and kept once for all of them."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -32,8 +40,17 @@ class Config:
     ----------
     folder : Path
         Data folder: prices, models, forecasts, champions, and the MLflow store by default.
+    home : Path or None
+        Data folder whose prices and MLflow store are used, where it is not `folder`; a pool has that of all pools.
+    pools : table of tables
+        Groups of series that have models and a champion of their own, by name: for each its differences from the
+        settings around it, such as `series` and `fit`. What a pool keeps is in `pools/<name>` of the data folder.
+    pool : str or None
+        The pool that is meant, where there are pools; left out: all of them, one after the other.
     champion : str
         Name under which the best model is published: a-z, 0-9, _ and -.
+    series : tuple of str
+        Patterns of the series in the store that are modelled, such as ["us_*", "WTI"].
     models : tuple of str
         Models to fit and compare.
     leave_out : tuple of str
@@ -75,7 +92,11 @@ class Config:
     """
 
     folder: Path = ServedConfig.folder
+    home: Path | None = ServedConfig.home
+    pools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pool: str | None = None
     champion: str = ServedConfig.champion
+    series: tuple[str, ...] = ("*",)
     models: tuple[str, ...] = MODELS
     leave_out: tuple[str, ...] = ()
     known_at: str | None = None
@@ -97,8 +118,44 @@ class Config:
         """The moment `known_at`."""
         return None if self.known_at is None else moment(self.known_at, "known_at")
 
+    @property
+    def base(self) -> Path:
+        """Data folder with what all pools share: prices and the MLflow store."""
+        return self.home or self.folder
+
+    @property
+    def prices(self) -> Path:
+        """Folder of the price store."""
+        return self.base / "prices"
+
+    @property
+    def each(self) -> dict[str, Config]:
+        """Whole settings of each pool that is meant, by name; without pools these settings, under no name."""
+        names = tuple(self.pools) if self.pool is None else (self.pool,)
+        return {name: self.of(name) for name in names} or {"": self}
+
+    def of(self, pool: str) -> Config:
+        """Give the whole settings of a pool.
+
+        Raises
+        ------
+        ConfigError
+            There is none of that name, or its settings are wrong.
+        """
+        if pool not in self.pools:
+            raise ConfigError(unknown("pool", pool, self.pools))
+        if not _NAME.fullmatch(pool):
+            raise ConfigError(f"pools: expected names of 1 to 32 of a-z, 0-9, _ and -, got {pool!r}")
+        changes = self.pools[pool]
+        if of_all := sorted(set(changes) & set(OF_ALL)):
+            raise ConfigError(f"pools.{pool}.{of_all[0]}: expected outside of the pool, for it is the same for all")
+        one = replace(self, pools={}, pool=None, folder=self.folder / "pools" / pool, home=self.base)
+        named = replace(one, tracking=replace(self.tracking, model=f"{self.tracking.model}-{pool}"))
+        return settings.changed(named, changes, f"pools.{pool}")
+
     def __post_init__(self) -> None:
         _ = self.known_at_time
+        _ = self.each
         if not 1 <= self.block <= 1440:
             raise ConfigError(f"block: expected 1 to 1440 prices, got {self.block}")
         if self.block * self.fit.horizon > 32_767:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from scipy import stats
 
+from models import checkpoint
 from models.conformal import Conformal
 from models.errors import DataError
 from models.forecaster import Forecaster
@@ -43,6 +44,7 @@ from pipeline.steps import (
     iso,
     load,
     load_model,
+    move_scales,
     naive_scales,
     provenance,
     read_json,
@@ -101,14 +103,38 @@ def compare(config: Config) -> Compared:
     """
     data = load(config)
     forecasts = [_forecasts(config, data, name) for name in config.models]
+    served, seen = _incumbent(config, data, forecasts[0])
+    decision = decide(forecasts, served, seen, config.compare, move_scales(data))
+    fits = {name: serving_path(config, name) for name in config.models}
+    return tell(config, data, forecasts, served, decision, fits)
+
+
+def tell(
+    config: Config,
+    data: Data,
+    forecasts: Sequence[Forecasts],
+    served: Sequence[Forecasts],
+    decision: Decision,
+    fits: Mapping[str, Path],
+) -> Compared:
+    """Score and judge models on their rows, and write the page around a decision.
+
+    Parameters
+    ----------
+    forecasts : sequence of Forecasts
+        One a model of the settings, on the same rows.
+    served : sequence of Forecasts
+        Those of the incumbent on the same rows, or nothing.
+    fits : mapping of str to Path
+        By model, the file of the fit that is exported if the model is promoted, inside the data folder.
+    """
     scale = naive_scales(data)
     rows = comparison_table(forecasts, scale, config.compare)
-    served, seen = _incumbent(config, data, forecasts[0])
     content = Content(
         title=f"{len(forecasts)} models on {len(data.panel.names)} series",
         facts=_facts(config, data, forecasts[0]),
         rows=rows,
-        decision=decide(forecasts, served, seen, config.compare),
+        decision=decision,
         best=best_set(forecasts, config.compare),
         forecasts=[*forecasts, *served],
         slices=_slices(forecasts, data, scale),
@@ -118,7 +144,7 @@ def compare(config: Config) -> Compared:
         alpha=config.compare.alpha,
     )
     pictures = drawn(content)
-    write_json(config.folder / "comparison.json", _account(config, data, content))
+    write_json(config.folder / "comparison.json", _account(config, data, content, fits))
     with replacing(config.folder / "comparison.html") as file:
         file.write(page(content, pictures).encode())
     return Compared(
@@ -130,7 +156,17 @@ def compare(config: Config) -> Compared:
     )
 
 
-def _account(config: Config, data: Data, content: Content) -> dict[str, Any]:
+def decided(config: Config) -> Decision:
+    """Give the decision of the last comparison."""
+    return Decision(**read_json(config.folder / "comparison.json", "compare")["decision"])
+
+
+def judged_fit(config: Config, name: str, comparison: Mapping[str, Any]) -> Path:
+    """Give the file of the fit of a model that was compared."""
+    return config.folder / comparison["fits"][name]
+
+
+def _account(config: Config, data: Data, content: Content, fits: Mapping[str, Path]) -> dict[str, Any]:
     """Put the comparison into plain types, with the digests of what was judged."""
     return {
         "rows": [asdict(r) for r in content.rows],
@@ -142,7 +178,8 @@ def _account(config: Config, data: Data, content: Content) -> dict[str, Any]:
         "saved": _saved(content.forecasts, content.reference),
         "facts": content.facts,
         "data_sha256": data.sha256,
-        "models": {name: sha256_of(serving_path(config, name)) for name in config.models},
+        "models": {name: sha256_of(path) for name, path in fits.items()},
+        "fits": {name: str(path.relative_to(config.folder)) for name, path in fits.items()},
     }
 
 
@@ -167,7 +204,11 @@ def _forecasts(config: Config, data: Data, name: str) -> Forecasts:
 
 
 def decide(
-    forecasts: Sequence[Forecasts], served: Sequence[Forecasts], seen: int, config: CompareConfig | None = None
+    forecasts: Sequence[Forecasts],
+    served: Sequence[Forecasts],
+    seen: int,
+    config: CompareConfig | None = None,
+    scales: Mapping[str, float] | None = None,
 ) -> Decision:
     """Decide who serves, by `champion`, on targets that the fit of the incumbent has not seen.
 
@@ -182,19 +223,21 @@ def decide(
         Those of the incumbent, or nothing.
     seen : int
         Moment before which lies all that its fit has seen (microseconds since 1970, UTC).
+    scales : mapping of str to float, optional
+        As `champion` takes them.
     """
     if not served:
-        return champion(forecasts, None, config)
+        return champion(forecasts, None, config, scales)
     models = [*forecasts, *served]
     fair = [f.where(f.target_time >= seen) for f in models]
     origins, left = (len(np.unique(f.origin_time)) for f in (models[0], fair[0]))
     if left == origins:
-        return champion(models, INCUMBENT, config)
+        return champion(models, INCUMBENT, config, scales)
     part = f"{left} of {origins} origins lie after all that the fit of {INCUMBENT} has seen"
     if left < (needed := fewest_origins(models[0], config)):
         reason = f"{INCUMBENT} keeps its place: {part}, and a test needs {needed}"
         return Decision(model=INCUMBENT, challenger=None, reason=reason, numbers={"origins": float(left)})
-    decision = champion(fair, INCUMBENT, config)
+    decision = champion(fair, INCUMBENT, config, scales)
     return replace(decision, reason=f"{decision.reason}; only {part}, and only these count")
 
 
@@ -228,7 +271,7 @@ def on_scale(forecasts: Forecasts, transform: Transform) -> Forecasts:
 
 
 def _slices(
-    forecasts: list[Forecasts], data: Data, scale: Mapping[str, float]
+    forecasts: Sequence[Forecasts], data: Data, scale: Mapping[str, float]
 ) -> dict[str, dict[str, dict[str, Scores]]]:
     """Score every model by step, hour and regime, where there is more than one of them."""
     known = regimes(data.panel, data.split.train_end_time)
@@ -301,7 +344,7 @@ def record(config: Config) -> str:
         "best_set": ", ".join(name for name, p in comparison["best"].items() if p >= config.compare.alpha),
     }
     children = {}
-    tracker = Tracker(config.tracking, config.folder)
+    tracker = Tracker(config.tracking, config.base)
     with tracker.retrain(settings.flat(config), tags) as parent:
         parent.json(comparison, "comparison.json")
         parent.file(config.folder / "comparison.html")
@@ -331,7 +374,8 @@ def _record_model(config: Config, child: Run, name: str, comparison: dict[str, A
 
     Names and steps are the same for all models, so that MLflow lays their curves over each other.
     """
-    forecaster, about = load_model(config, name)
+    fit = judged_fit(config, name, comparison)
+    forecaster, about = checkpoint.load(fit)
     rows = {r["series"]: r for r in comparison["rows"] if r["model"] == name}
     child.tags({"kind": forecaster.kind, "commit": about["commit"], "verdict": rows[POOLED]["verdict"]["text"]})
     child.scores({series: r["scores"] for series, r in rows.items()})
@@ -344,7 +388,7 @@ def _record_model(config: Config, child: Run, name: str, comparison: dict[str, A
     )
     child.json({series: r["verdict"] for series, r in rows.items()}, "verdicts.json")
     _record_fit(child, forecaster, about)
-    child.file(serving_path(config, name), "model")
+    child.file(fit, "model")
 
 
 def _record_fit(child: Run, forecaster: Forecaster, about: dict[str, Any]) -> None:

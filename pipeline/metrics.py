@@ -132,7 +132,7 @@ def _scale_of_rows(forecasts: Forecasts, naive_scale: Mapping[str, float]) -> Ve
         bad = [forecasts.names[i] for i in np.unique(forecasts.series) if not 0 < scale[i] < np.inf]
         came = ", ".join(f"{name}: {naive_scale.get(name)}" for name in bad[:5])
         raise ComparisonError(
-            f"every series needs a positive naive scale from its train split; {len(bad)} have none ({came})"
+            f"every series needs a positive scale from its train split; {len(bad)} have none ({came})"
         )
     return rows
 
@@ -203,6 +203,22 @@ def crps(forecasts: Forecasts) -> Vector:
     if rows.any():
         score[rows] = _crps_of_quantiles(forecasts.where(rows))
     return score
+
+
+def scaled_crps(forecasts: Forecasts, scale: Mapping[str, float]) -> Vector:
+    """Take the CRPS over the scale of the moves of its series, [n], without unit.
+
+    Parameters
+    ----------
+    scale : mapping of series name to float
+        Mean absolute move on the transformed scale, of a time before all rows.
+
+    Raises
+    ------
+    ComparisonError
+        A series of the rows has no scale, or one that is not positive and finite.
+    """
+    return crps(forecasts) / _scale_of_rows(forecasts, scale)
 
 
 def quantile_crps(outcome: Vector, quantile: Vector, levels: tuple[float, ...] = LEVELS) -> Vector:

@@ -198,7 +198,7 @@ def _rows(
         step=(step * panel.block + m + 1).astype(np.int16),
         origin=origin,
         actual=actual,
-        outcome=_moves(runner.transform, origin, actual, n),
+        outcome=moves(runner.transform, origin, actual, n),
         quantile=quantile.astype(np.float64),
         **{name: x.astype(np.float64) for name, x in density.items()},
         center=center,
@@ -206,7 +206,7 @@ def _rows(
     )
 
 
-def _moves(
+def moves(
     transform: Transform, origin: NDArray[np.float64], actual: NDArray[np.float64], series: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Give the moves [n] from origins to actuals on the transformed scale."""

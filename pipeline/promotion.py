@@ -8,17 +8,22 @@ command line.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+from models import checkpoint
 from models.errors import ConfigError, IntegrityError, unknown
-from pipeline import champions
+from models.forecaster import Forecaster
+from pipeline import champions, prequential
 from pipeline.compare import Decision
 from pipeline.config import Config
 from pipeline.export import Provenance, export
-from pipeline.judging import INCUMBENT
+from pipeline.judging import INCUMBENT, judged_fit
 from pipeline.metrics import POOLED
-from pipeline.steps import iso, load, load_model, read_json, serving_path, sha256_of
+from pipeline.steps import iso, load, load_model, read_json, sha256_of
 from pipeline.tracking import Tracker
 
 AUTOREGRESSIONS = ("ar_t", "ar")
@@ -38,7 +43,7 @@ class Promoted:
 
 
 def promote(config: Config, name: str | None = None) -> Promoted:
-    """Export the chosen model through the parity gate, register it, and publish it to the champions folder.
+    """Export a model that was compared through the parity gate, register it, and publish it to the champions folder.
 
     Without a name the decision of the last comparison is carried out; when the incumbent keeps its place,
     nothing changes.
@@ -52,20 +57,62 @@ def promote(config: Config, name: str | None = None) -> Promoted:
     """
     comparison = read_json(config.folder / "comparison.json", "compare")
     decision = Decision(**comparison["decision"])
-    reason = decision.reason if name is None else f"{name} was named by hand"
     chosen = name or decision.model
-    folder = config.folder / "champions"
+    if name is not None:
+        decision = replace(decision, reason=f"{name} was named by hand")
     if chosen == INCUMBENT:
-        return _promoted(folder, champions.current(folder, config.champion), changed=False, reason=reason)
-    _check_judged(config, chosen, comparison["models"])
-    runs = read_json(config.folder / "runs.json", "compare")["models"]
-    exported = config.folder / "exports" / f"{chosen}.onnx"
-    export_model(config, chosen, exported)
+        return unchanged(config, decision.reason)
+
+    def judged(name: str) -> Path:
+        return _judged(config, name, comparison)
+
+    return _serve(config, chosen, decision, comparison, judged)
+
+
+def follow(config: Config) -> Promoted:
+    """Carry out the decision of a retrain: the fit on everything known of the recipe chosen serves from now on.
+
+    Where the incumbent keeps its place, its recipe goes on with its latest fit; an incumbent of other settings, which
+    nobody fits any more, with the file that it has.
+    """
+    comparison = read_json(config.folder / "comparison.json", "compare")
+    decision = Decision(**comparison["decision"])
+    chosen = decision.model
+    if chosen == INCUMBENT:
+        serving = champions.current(config.folder / "champions", config.champion).fields
+        chosen = str(serving.get("model"))
+        if chosen not in comparison["models"] or serving.get("recipe") != prequential.recipe(config, load(config)):
+            return unchanged(config, decision.reason)
+        decision = replace(decision, model=chosen)
+    if said := checkpoint.load(prequential.waiting(config, chosen))[1]["said"]:
+        decision = replace(decision, reason=f"{decision.reason}. {said}")
+    return _serve(config, chosen, decision, comparison, lambda name: prequential.waiting(config, name))
+
+
+def _serve(
+    config: Config, chosen: str, decision: Decision, comparison: dict[str, Any], fit: Callable[[str], Path]
+) -> Promoted:
+    """Export a fit of the chosen model, register it and publish it, if it does not serve already."""
+    folder, judged = config.folder / "champions", comparison["models"]
+    runs = read_json(config.folder / "runs.json", "compare")
+    exported = cache(partial(_export, config, fit))
+    if champions.entry_of(folder, config.champion).exists():
+        serving = champions.current(folder, config.champion)
+        if serving.sha256 == sha256_of(exported(chosen)):
+            return _promoted(folder, serving, changed=False, reason=decision.reason)
+    beside = {name: exported(name) for name in _references(config, chosen, judged)}
     said = {row["model"]: row["verdict"]["text"] for row in comparison["rows"] if row["series"] == POOLED}
-    _register(config, chosen, replace(decision, reason=reason), exported, runs, said)
-    beside = _references(config, chosen, comparison["models"])
-    published = champions.publish(folder, config.champion, exported, {"model": chosen, "reason": reason}, beside=beside)
-    return _promoted(folder, published, changed=True, reason=reason)
+    _register(config, chosen, decision, fit, exported, runs["models"], said)
+    recipe = prequential.recipe(config, load(config))
+    fields = {"model": chosen, "reason": decision.reason, "recipe": recipe, "run": runs["models"][chosen]}
+    published = champions.publish(folder, config.champion, exported(chosen), fields, beside=beside)
+    return _promoted(folder, published, changed=True, reason=decision.reason)
+
+
+def unchanged(config: Config, reason: str = "nothing has come since the last retrain") -> Promoted:
+    """Say what serves, and goes on serving."""
+    folder = config.folder / "champions"
+    return _promoted(folder, champions.current(folder, config.champion), changed=False, reason=reason)
 
 
 def rollback(config: Config) -> Promoted:
@@ -86,51 +133,51 @@ def _promoted(folder: Path, serving: champions.Published, *, changed: bool, reas
     )
 
 
-def _check_judged(config: Config, name: str, judged: dict[str, str]) -> None:
-    """Refuse a model that is not the one that was compared."""
+def _judged(config: Config, name: str, comparison: dict[str, Any]) -> Path:
+    """Give the fit of a model that was compared; refuse one that is not the same any more."""
+    judged = comparison["models"]
     if name not in judged:
         raise ConfigError(f"promote: {unknown('compared model', name, judged)}. Run `statecast compare` with it first")
-    if sha256_of(serving_path(config, name)) != judged[name]:
+    fit = judged_fit(config, name, comparison)
+    if not fit.exists() or sha256_of(fit) != judged[name]:
         raise IntegrityError(
             f"promote: {name} was trained again or refitted after the comparison. Run `statecast backtest {name}` and "
             "`statecast compare` first"
         )
+    return fit
 
 
-def _references(config: Config, chosen: str, judged: dict[str, str]) -> dict[str, Path]:
-    """Export what the champion is held against while it serves: the last value, and the autoregression."""
+def _references(config: Config, chosen: str, judged: Iterable[str]) -> list[str]:
+    """Name what the champion is held against while it serves: the last value, and the autoregression."""
     autoregression = next((name for name in AUTOREGRESSIONS if name in judged), None)
-    names = [name for name in (config.compare.last_value, autoregression) if name not in (None, chosen)]
-    files = {name: config.folder / "exports" / f"{name}.onnx" for name in names if name is not None}
-    for name, path in files.items():
-        _check_judged(config, name, judged)
-        export_model(config, name, path)
-    return files
+    return [name for name in (config.compare.last_value, autoregression) if name not in (None, chosen)]
 
 
 def _register(
-    config: Config, chosen: str, decision: Decision, exported: Path, runs: dict[str, str], said: dict[str, str]
+    config: Config,
+    chosen: str,
+    decision: Decision,
+    fit: Callable[[str], Path],
+    exported: Callable[[str], Path],
+    runs: dict[str, str],
+    said: dict[str, str],
 ) -> None:
     """Register champion and challenger in MLflow, under the runs that recorded them; `said` is the verdict on each."""
-    tracker = Tracker(config.tracking, config.folder)
+    tracker = Tracker(config.tracking, config.base)
 
-    def tags(name: str, role: str) -> dict[str, object]:
+    def version(name: str, role: str) -> int:
         told = {"role": role, "reason": decision.reason, "verdict": said.get(name, "")}
-        return told | _account(config, name)
+        tags = told | _account(name, *checkpoint.load(fit(name)))
+        return tracker.log_model(tracker.run(runs[name]), exported(name), tags).number
 
-    champion_version = tracker.log_model(tracker.run(runs[chosen]), exported, tags(chosen, "champion"))
+    champion = version(chosen, "champion")
     rival = decision.challenger if chosen == decision.model else decision.model
-    second = None
-    if rival is not None and rival in runs and rival != chosen:
-        path = exported.with_name(f"{rival}.onnx")
-        export_model(config, rival, path)
-        second = tracker.log_model(tracker.run(runs[rival]), path, tags(rival, "challenger")).number
-    tracker.set_aliases(champion_version.number, second)
+    known = rival is not None and rival in runs and rival != chosen
+    tracker.set_aliases(champion, version(str(rival), "challenger") if known else None)
 
 
-def _account(config: Config, name: str) -> dict[str, object]:
+def _account(name: str, forecaster: Forecaster, about: dict[str, Any]) -> dict[str, object]:
     """Say of an exported model what its fit has noted; what a fit of an older version did not note is left out."""
-    forecaster, about = load_model(config, name)
     noted = ("data_sha256", "data_start", "data_end", "commit", "device")
     return {key: about[key] for key in noted if key in about} | {
         "model": name,
@@ -142,13 +189,23 @@ def _account(config: Config, name: str) -> dict[str, object]:
     }
 
 
+def _export(config: Config, fit: Callable[[str], Path], name: str) -> Path:
+    """Export a fit of a model through the parity gate, to its place in the data folder."""
+    path = config.folder / "exports" / f"{name}.onnx"
+    export_fit(config, *checkpoint.load(fit(name)), path)
+    return path
+
+
 def export_model(config: Config, name: str, path: Path) -> None:
     """Export a trained model as one ONNX file, through the parity gate."""
-    forecaster, about = load_model(config, name)
-    data = load(config)
+    export_fit(config, *load_model(config, name), path)
+
+
+def export_fit(config: Config, forecaster: Forecaster, about: dict[str, Any], path: Path) -> None:
+    """Export a fit as one ONNX file, through the parity gate."""
     provenance = Provenance(
         series=tuple(about["series"]),
-        grid=data.panel.grid,
+        grid=load(config).panel.grid,
         cutoff_time=iso(about["split"]["validation_end_time"]),
         data_sha256=about["data_sha256"],
         commit=about["commit"],

@@ -111,7 +111,7 @@ def rate(config: Config, model: str, plot: Path | None = None, note: Callable[[s
     marks = {f"suggested ({found.rule})": found.suggestion, "diverged": found.diverged}
     drawn = tuning_figures.rates(found.rate, found.loss, found.smoothed, model=model, marks=marks)
     figure = figures.save(drawn, plot or config.folder / "figures" / f"rate-{model}.png")
-    tracker = Tracker(config.tracking, config.folder)
+    tracker = Tracker(config.tracking, config.base)
     with tracker.retrain(settings.flat(config.fit), steps.provenance(config, data), name=f"rate {model}") as run:
         curve = zip(found.rate, found.loss, found.smoothed, strict=True)
         run.curve({"learning_rate": r, "loss": x, "smoothed_loss": s} for r, x, s in curve)

@@ -388,7 +388,7 @@ def _recorded(config: Config, model: str, data: Data, space: Space) -> Any:
     """Open the parent run of the trials."""
     params = {"model": model, **{name: str(values) for name, values in space.items()}}
     tags = steps.provenance(config, data)
-    return Tracker(config.tracking, config.folder).retrain(params, tags, name=f"search {model}")
+    return Tracker(config.tracking, config.base).retrain(params, tags, name=f"search {model}")
 
 
 def _record(run: Run, trial: Trial) -> None:

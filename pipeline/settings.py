@@ -1,8 +1,8 @@
 """Settings: the differences from the defaults, written as TOML, become frozen dataclasses.
 
 A configuration is a tree of frozen keyword-only dataclasses, each beside the code that it configures. Its
-fields are int, float, str, bool, Path, Literal, tuples of these, `... | None`, `dict[str, str]` and further
-dataclasses; each has a line under `Attributes` in the docstring of its class, which is what `describe` and
+fields are int, float, str, bool, Path, Literal, tuples of these, `... | None`, tables of text, tables of tables and
+further dataclasses; each has a line under `Attributes` in the docstring of its class, which is what `describe` and
 `annotated_toml` print. TOML has no null: a setting that is left out keeps its default. Paths are taken as
 written: a relative one starts at the working directory.
 
@@ -87,6 +87,22 @@ def load(cls: type[C], source: Path | Mapping[str, Any], overrides: Mapping[str,
         return f"{origin} or an override" if above else origin
 
     return _build(cls, None, tree, "", where)
+
+
+def changed(config: C, changes: Mapping[str, Any], table: str) -> C:
+    """Make a configuration from the differences to another one.
+
+    Parameters
+    ----------
+    table : str
+        Where the differences come from, for the message of an error, such as "pools.energy".
+
+    Raises
+    ------
+    ConfigError
+        As `load`.
+    """
+    return _build(type(config), config, changes, "", lambda _: table)
 
 
 def assignments(texts: Iterable[str]) -> Tree:
@@ -187,7 +203,8 @@ def _value(hint: Any, base: Any, value: Any, name: str, where: Where) -> Any:
     if origin is tuple:
         return _row(hint, value, name, where)
     if origin is dict:
-        if isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values()):
+        inside = str if typing.get_args(hint)[1] is str else Mapping
+        if isinstance(value, Mapping) and all(isinstance(v, inside) for v in value.values()):
             return dict(value)
         raise _wrong(name, _words(hint), value, where)
     return _scalar(hint, value, name, where)
@@ -240,7 +257,7 @@ def _words(hint: Any) -> str:
         inner = [_words(a) for a in args if a is not Ellipsis]
         return f"list of {inner[0]}" if Ellipsis in args else f"list [{', '.join(inner)}]"
     if origin is dict:
-        return "table of text"
+        return "table of text" if args[1] is str else "table of tables"
     return {int: "whole number", float: "number", str: "text", bool: "true or false", Path: "path"}[hint]
 
 
@@ -319,6 +336,8 @@ def annotated_toml(cls: type) -> str:
 def _line(key: str, value: Any) -> str:
     if value is MISSING:
         return f"# {key} =  must be given"
+    if value == {}:
+        return f"# {key} = {{}}"  # written out, it could not be added to
     return f"# {key} =" if value is None else f"{key} = {toml_value(value)}"
 
 

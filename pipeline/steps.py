@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from pipeline.forecasts import Forecasts
 from pipeline.ingest import RefusedError
 from pipeline.ingest import ingest as read_prices
 from pipeline.metrics import naive_scale
+from pipeline.passes import moves
 from pipeline.prices import PriceStore
 from pipeline.prices import digest as digest_of
 from pipeline.report import IngestReport
@@ -74,13 +76,14 @@ def ingest(config: Config, on_step: Callable[[str], None] = lambda _: None, *, d
     """
     account = config.folder / "ingest.json"
     try:
-        report, written = read_prices(config.ingest, PriceStore(config.folder / "prices"), on_step, dry=dry)
+        report, written = read_prices(config.ingest, PriceStore(config.prices), on_step, dry=dry)
     except RefusedError as refused:
         write_json(account, {"refused": str(refused), "report": refused.report})
         raise
     if written is None:
         return Ingested(report=report, written=None, outdated=[])
-    affected = outdated(config.folder, written.revised, config.champion, came=datetime.now(UTC))
+    came = datetime.now(UTC)
+    affected = [x for c in config.each.values() for x in outdated(c.folder, written.revised, c.champion, came=came)]
     counts = {"added": written.added, "unchanged": written.unchanged, "revisions": written.revisions}
     write_json(account, counts | {"outdated": affected, "report": report})
     return Ingested(report=report, written=written, outdated=affected)
@@ -92,13 +95,15 @@ def load(config: Config) -> Data:
     Raises
     ------
     ConfigError
-        A covariate of the settings is not in the store.
+        A covariate or a series of the settings is not in the store, or there are pools and none was chosen.
     DataError
         The prices do not make blocks, see `windows.panel`.
     PolicyError
         The log transform meets a price that is not above zero.
     """
-    store = PriceStore(config.folder / "prices")
+    if config.pools:
+        raise ConfigError(f"expected one pool, got {', '.join(config.pools)}: choose one (--set pool=NAME)")
+    store = PriceStore(config.prices)
     frame = store.read(_modelled(config, store), known_at=config.known_at_time)
     columns = (frame["series_id"].to_numpy(), frame["time"].to_physical().to_numpy(), frame["price"].to_numpy())
     prices = panel(*columns, block=config.block, clock=store.clock(frame))
@@ -131,12 +136,16 @@ def _covered(config: Config, store: PriceStore, prices: Panel, until: int, sha25
 
 
 def _modelled(config: Config, store: PriceStore) -> list[str]:
-    """Name the series of the store that are not left out."""
+    """Name the series of the store that the settings ask for, and that are not left out."""
     held = store.series()["series_id"].to_list()
     for name in config.leave_out:
         if name not in held:
             raise ConfigError(f"leave_out: {unknown('series', name, held)}")
-    return [name for name in held if name not in config.leave_out]
+    for pattern in config.series:
+        if held and not any(fnmatchcase(name, pattern) for name in held):
+            raise ConfigError(f"series: {unknown('series', pattern, held)}")
+    asked = [name for name in held if any(fnmatchcase(name, pattern) for pattern in config.series)]
+    return [name for name in asked if name not in config.leave_out]
 
 
 def _refuse_non_positive(prices: Panel, config: Config) -> None:
@@ -173,6 +182,17 @@ def naive_scales(data: Data) -> dict[str, float]:
     return {name: naive_scale(before.price[k]) for k, name in enumerate(before.names)}
 
 
+def move_scales(data: Data) -> dict[str, float]:
+    """Give the mean absolute move of each series on the transformed scale, on its train split, by name."""
+    before = data.panel.before(data.split.train_end_time)
+    return {name: _move_scale(before, k, data.transform) for k, name in enumerate(before.names)}
+
+
+def _move_scale(panel: Panel, k: int, transform: Transform) -> float:
+    price = panel.price[k][panel.mask[k]]
+    return float(np.abs(moves(transform, price[:-1], price[1:], np.full(len(price) - 1, k))).mean())
+
+
 def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = lambda _: None) -> float:
     """Fit one model and save it; give the seconds that it took.
 
@@ -181,7 +201,7 @@ def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = l
     """
     data = load(config)
     progress = config.folder / "progress" / f"{name}-{_fit_key(config, data)}.safetensors"
-    forecaster, about = _fit(config, data, name, data.split, data.transform, progress, on_epoch)
+    forecaster, about = fitted(config, data, name, data.split, data.transform, progress, on_epoch)
     folds.forget(config.folder, name)
     checkpoint.save(forecaster, model_path(config, name), about)
     for path in progress.parent.glob(f"{name}-*"):
@@ -189,7 +209,7 @@ def train(config: Config, name: str, on_epoch: Callable[[EpochRecord], None] = l
     return about["seconds"]
 
 
-def _fit(
+def fitted(
     config: Config,
     data: Data,
     name: str,
@@ -325,7 +345,7 @@ def _refit(config: Config, data: Data, name: str, fold: Fold, before: Forecaster
     start = before if config.backtest.start == "warm" else None
     data = replace(data, panel=panel)
     try:
-        forecaster, about = _fit(config, data, name, parts, before.transform, progress, start=start)
+        forecaster, about = fitted(config, data, name, parts, before.transform, progress, start=start)
     except FitError as error:
         history = "" if config.backtest.history is None else ", or give backtest.history a longer time"
         raise FitError(f"refit at {iso(fold.cut_time)}: {error}{history}", row=error.row) from error

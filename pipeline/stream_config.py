@@ -79,6 +79,8 @@ class ServedConfig:
     ----------
     folder : Path
         Data folder.
+    home : Path or None
+        Data folder whose prices are used, where it is not `folder`.
     champion : str
         Name under which the best model is published.
     stream : StreamConfig
@@ -86,5 +88,11 @@ class ServedConfig:
     """
 
     folder: Path = Path(".statecast")
+    home: Path | None = None
     champion: str = "champion"
     stream: StreamConfig = StreamConfig()
+
+    @property
+    def prices(self) -> Path:
+        """Folder of the price store."""
+        return (self.home or self.folder) / "prices"

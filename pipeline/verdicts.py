@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Loss = Literal["crps", "scaled_error"]
+Loss = Literal["crps", "scaled_crps", "scaled_error"]
 Outcome = Literal["better", "worse", "identical", "indistinguishable"]
 
 

@@ -54,7 +54,7 @@ class Rows:
 
 def stored(config: Config) -> Rows:
     """Read the prices of the settings: at most `SERIES` series, and of each the last `OBSERVATIONS`."""
-    store = PriceStore(config.folder / "prices")
+    store = PriceStore(config.prices)
     held = store.series().filter(~pl.col("series_id").is_in(config.leave_out))
     held = held.sort("rows", "series_id", descending=[True, False]).head(SERIES)
     names = held["series_id"].to_list()
@@ -83,7 +83,7 @@ def loaded(rows: Rows, config: Config) -> steps.Data:
         if rows.covariates is not None:
             store.covariates.write(rows.covariates)
         store.describe(rows.series)
-        return steps.load(replace(config, folder=Path(folder), leave_out=(), known_at=None))
+        return steps.load(replace(config, folder=Path(folder), home=None, series=("*",), leave_out=(), known_at=None))
 
 
 def with_garbage(rows: Rows, moment: int) -> Rows:

@@ -23,6 +23,7 @@ HOME = tempfile.TemporaryDirectory(prefix="statecast-", ignore_cleanup_errors=Tr
 """Data folder of this session's Prefect, removed when the interpreter ends."""
 
 os.environ |= environment(Path(HOME.name))
+os.environ["OMP_NUM_THREADS"] = "1"  # small networks: two threads that wait for each other cost more than they bring
 os.environ.pop("PREFECT_API_URL", None)
 
 FOREIGN_WARNINGS = (
@@ -36,9 +37,6 @@ FOREIGN_WARNINGS = (
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let these warnings pass; all others are errors."""
-    import torch
-
-    torch.set_num_threads(1)  # small networks: two threads that wait for each other cost more than they bring
     for line in FOREIGN_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
 
@@ -116,7 +114,7 @@ class Watched:
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """A data folder after one retrain: shared by all tests, so only to be looked at."""
+    """A data folder after one comparison: shared by all tests, so only to be looked at."""
 
     config: Any
     settings: Path
@@ -134,8 +132,9 @@ class Workspace:
 
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Retrain once on the simulated prices, without Prefect."""
-    from flows.retrain import retrain
+    """Judge models once on the simulated prices and let the fit that was judged serve, without Prefect."""
+    from flows.retrain import SERVICE, Retrained, first_round, ingest
+    from pipeline import judging, promotion
     from pipeline.config import Config
     from pipeline.settings import load
 
@@ -148,7 +147,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         called.append((step.__name__, policy))
         return step
 
-    result = retrain(config, watch, record)
+    ingested, compared = ingest(config, watch, record), first_round(config, watch, record)
+    run, promoted = (record(step, SERVICE)(config) for step in (judging.record, promotion.promote))
+    result = Retrained(ingested=ingested, compared=compared, run=run, promoted=promoted)
     return Workspace(config=config, settings=settings, csv=csv, result=result, watch=watch, called=called)
 
 
@@ -175,5 +176,8 @@ def watched() -> Watched:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the flows of Prefect last: its threads live on, and draw from `random` while hypothesis does."""
+    """Run the flows of Prefect last: its threads live on, and draw from `random` while hypothesis does.
+
+    Of several processes one runs the whole file, as the last thing that it does: no other starts a server.
+    """
     items.sort(key=lambda item: item.path.name == "test_prefect_flows.py")

@@ -351,7 +351,7 @@ def test_a_retrain_ends_with_the_table_and_the_champion(statecast: Call, desk: l
     """On the same prices the incumbent keeps serving."""
     code, out, _ = statecast("retrain", *desk, "-s", 'models=["last_value", "ar"]')
     assert code == 0
-    assert out.count("✓") == 8
+    assert out.count("✓") == 10
     assert "last_value is not distinguishable from ar" in " ".join(out.split())
     assert "gru keeps serving as version 1" in out
 

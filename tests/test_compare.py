@@ -119,7 +119,7 @@ def test_an_unknown_series_or_loss_gets_the_list_of_known_ones(market):
     _, ar, garch, *_ = rivals(market)
     with pytest.raises(ComparisonError, match="Known: S0, S1, S2"):
         compare(garch, ar, series="S9")
-    with pytest.raises(ComparisonError, match="Known: crps, scaled_error"):
+    with pytest.raises(ComparisonError, match="Known: crps, scaled_crps, scaled_error"):
         compare(garch, ar, loss="mse")  # pyright: ignore[reportArgumentType]: the point of the test
 
 

@@ -51,3 +51,47 @@ def test_a_wrong_setting_is_named_with_what_was_expected(differences: dict, says
     """The message has what came, and the nearest name or the range."""
     with pytest.raises(ConfigError, match=says):
         load(Config, differences)
+
+
+POOLS = {
+    "folder": "data",
+    "fit": {"horizon": 3},
+    "pools": {
+        "stocks": {"series": ["us_*"], "fit": {"training": {"epochs": 2}}},
+        "power": {"series": ["DE"], "transform": "asinh", "champion": "night"},
+    },
+}
+
+
+def test_a_pool_is_the_settings_around_it_with_its_differences() -> None:
+    """A pool has a folder, series and a registered model of its own, the prices of all, and what it does not change."""
+    config = load(Config, POOLS)
+    stocks, power = config.each["stocks"], config.of("power")
+    assert list(config.each) == ["stocks", "power"]
+    assert (stocks.fit.horizon, stocks.fit.training.epochs, stocks.series) == (3, 2, ("us_*",))
+    assert (power.transform, power.champion, power.fit) == ("asinh", "night", config.fit)
+    assert (stocks.folder, stocks.prices, stocks.base) == (Path("data/pools/stocks"), Path("data/prices"), Path("data"))
+    assert (stocks.tracking.model, power.pools) == (f"{config.tracking.model}-stocks", {})
+
+
+def test_one_pool_may_be_meant_and_without_pools_there_is_one_without_a_name() -> None:
+    """`pool` chooses; the settings of a deployment without pools stand for themselves."""
+    assert list(load(Config, POOLS, {"pool": "power"}).each) == ["power"]
+    assert load(Config, {}).each == {"": Config()}
+
+
+@pytest.mark.parametrize(
+    ("pools", "says"),
+    [
+        ({"a": {"fit": {"epochs": 2}}}, "unknown setting 'fit.epochs'.*pools.a"),
+        ({"a": {"folder": "elsewhere"}}, "pools.a.folder: expected outside of the pool"),
+        ({"No": {}}, "pools: expected names"),
+        ({"a": 3}, "'pools' must be table of tables"),
+    ],
+)
+def test_a_wrong_pool_is_refused_when_the_settings_are_read(pools: object, says: str) -> None:
+    """What is wrong in a pool is said before anything runs, with the place where it stands."""
+    with pytest.raises(ConfigError, match=says):
+        load(Config, {"pools": pools})
+    with pytest.raises(ConfigError, match="unknown pool 'c'"):
+        load(Config, POOLS, {"pool": "c"})

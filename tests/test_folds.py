@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import Watched, simulated_rows, write_csv
 
-from flows.retrain import retrain
+from flows.retrain import first_round, plain
 from models import checkpoint
 from models.errors import DataError, FitError, IntegrityError
 from pipeline import archive, champions, folds, judging, promotion, steps
@@ -210,18 +210,20 @@ def test_an_unfinished_walk_is_not_compared(config: Config) -> None:
 
 
 def test_the_last_refit_is_what_is_promoted(config: Config) -> None:
-    """A retrain with refits tells them, exports the last fit of the best model, and refuses one that changed since."""
-    watched = Watched()
-    result = retrain(replace(config, models=("last_value", "rnn")), watched)
+    """A walk with refits tells them; the last fit of the best model is exported, and one that changed since is not."""
+    watched, two = Watched(), replace(config, models=("last_value", "rnn"))
+    first_round(two, watched, plain)
+    judging.record(two)
+    promoted = promotion.promote(two)
     assert [done for what, done in watched.told if what == "refitted"] == [1, 2, 3, 4] * 2
-    name = result.promoted.model
+    name = promoted.model
     about = steps.load_model(config, name)[1]
     assert about["why"].startswith("30 origin times")
     serving = champions.load(config.folder / "champions", "champion").metadata
     assert serving.cutoff_time == steps.iso(about["split"]["validation_end_time"])
     steps.backtest(replace(config, backtest=replace(WALK, embargo=2)), name)
     with pytest.raises(IntegrityError, match=f"{name} was trained again or refitted"):
-        promotion.promote(replace(config, models=("last_value", "rnn")), name)
+        promotion.promote(two, name)
 
 
 def test_forecasts_of_a_drift_walk_depend_on_no_later_price(config: Config) -> None:

@@ -7,8 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,22 +93,10 @@ def tried(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def trials(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[subprocess.CompletedProcess[str]]]]:
-    """Try those that are asked for, as many at a time as there are cores."""
-    asked = [item.callspec.params["name"] for item in request.session.items if item.path == request.path]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {name: pool.submit(tried, name, tmp_path_factory.mktemp("mutant")) for name in asked}
-
-
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_worse_program_fails_the_trial(
-    name: str, trials: dict[str, Future[subprocess.CompletedProcess[str]]]
-) -> None:
+def test_a_worse_program_fails_the_trial(name: str, tmp_path: Path) -> None:
     """A program that forgets one of the things that keep ticks from being lost, doubled or spoiled is found out."""
-    told = trials[name].result()
+    told = tried(name, tmp_path)
     assert told.returncode == 1, told.stdout + told.stderr
     broken = re.findall(r"\b(?:Name|Type|Syntax|Import|Attribute)Error\b", told.stdout + told.stderr)
     assert not broken, "the mutant does not run at all"

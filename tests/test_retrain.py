@@ -3,56 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Watched, Workspace
+from conftest import NAMES, Watched, Workspace
 
-from flows.retrain import COMPUTE, SERVICE, Policy, plain, retrain
-from pipeline import judging, steps
+from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, plain, retrain, retrain_each
+from models.errors import StatecastError
+from pipeline import champions, judging, steps
 
-
-def test_steps_run_in_the_order_of_their_files(workspace: Workspace) -> None:
-    """Prices first; each model is fitted, then walked forward; then all are compared, recorded and one promoted."""
-    order = [name for name, _ in workspace.called]
-    fits = ["train", "backtest"] * len(workspace.config.models)
-    assert order == ["ingest", *fits, "compare", "record", "promote"]
+MODELS = ("last_value", "ar", "gru")
 
 
-def test_only_steps_that_ask_a_service_are_repeated(workspace: Workspace) -> None:
+@dataclass(kw_only=True)
+class Run:
+    """What a watcher and a wrapper saw of a retrain."""
+
+    watch: Watched
+    called: list[tuple[str, Policy]]
+    result: Retrained
+
+
+@pytest.fixture(scope="module")
+def run(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Retrain a few models for the first time."""
+    watch, called = Watched(), []
+
+    def note(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
+        called.append((step.__name__, policy))
+        return step
+
+    config = replace(workspace.config, folder=tmp_path_factory.mktemp("retrain"), models=MODELS)
+    return Run(watch=watch, called=called, result=retrain(config, watch, note))
+
+
+def test_steps_run_in_the_order_of_their_files(run: Run) -> None:
+    """Prices; each model fitted and walked; all compared and recorded; each fitted on everything; one promoted."""
+    fits = ["train", "backtest"] * len(MODELS)
+    refits = ["refit"] * len(MODELS)
+    assert [name for name, _ in run.called] == [
+        "ingest", "begin", *fits, "compare", "record", *refits, "follow", "close",
+    ]  # fmt: skip
+
+
+def test_only_steps_that_ask_a_service_are_repeated(run: Run) -> None:
     """Stores and MLflow may not answer and are tried again; arithmetic is not; nothing runs without a limit."""
-    policies = dict(workspace.called)
+    policies = dict(run.called)
     services = {name for name, policy in policies.items() if policy == SERVICE}
-    assert services == {"ingest", "record", "promote"}
+    assert services == {"ingest", "record", "follow"}
     assert {name for name, policy in policies.items() if policy == COMPUTE} == set(policies) - services
     assert SERVICE.retries > COMPUTE.retries == 0
     assert all(policy.timeout_s > 0 for policy in policies.values())
 
 
-def test_the_watcher_hears_of_each_step_before_it_runs(workspace: Workspace) -> None:
+def test_the_watcher_hears_of_each_fit_before_it_runs(run: Run) -> None:
     """Everything that may take a second is announced, a network with its epochs, and every epoch is told."""
-    begun = [what for kind, what in workspace.watch.told if kind == "begins"]
-    assert len(begun) == len(workspace.called)
+    begun = [what for kind, what in run.watch.told if kind == "begins"]
     assert begun[0] == ("reading prices", 0)
-    assert [(what, epochs) for what, epochs in begun if epochs] == [("fitting gru", 3)]
-    kinds = [kind for kind, _ in workspace.watch.told]
-    at = workspace.watch.told.index(("begins", ("fitting gru", 3)))
-    assert kinds[at + 1 : at + 4] == ["epoch"] * 3
-    assert kinds.count("epoch") == 3
+    fits = [("fitting gru", 3), ("fitting gru on everything", 3)]
+    assert [(what, epochs) for what, epochs in begun if epochs] == fits
+    kinds = [kind for kind, _ in run.watch.told]
+    for fit in fits:
+        at = run.watch.told.index(("begins", fit))
+        assert kinds[at + 1 : at + 4] == ["epoch"] * 3
+    assert kinds.count("epoch") == 6
 
 
-def test_a_retrain_gives_what_its_steps_gave(workspace: Workspace) -> None:
+def test_a_retrain_gives_what_its_steps_gave(run: Run) -> None:
     """The result holds the report, the table of every model and series, the run, and who serves."""
-    result = workspace.result
+    result = run.result
     assert result.ingested.report.rows_read == 2100
+    assert result.compared is not None
+    assert result.run is not None
     assert {(row.model, row.series) for row in result.compared.rows} == {
-        (model, series) for model in workspace.config.models for series in ("AAA", "BBB", "CCC", "pooled")
+        (model, series) for model in MODELS for series in (*NAMES, "pooled")
     }
     assert result.promoted.model == result.compared.decision.model
     assert len(result.run) == 32
 
 
-def test_a_step_that_fails_ends_the_retrain(workspace: Workspace, watched: Watched) -> None:
+def test_a_step_that_fails_ends_the_retrain(copied: Any, watched: Watched) -> None:
     """Nothing after it runs, and its own error comes out."""
     called = []
 
@@ -61,13 +93,29 @@ def test_a_step_that_fails_ends_the_retrain(workspace: Workspace, watched: Watch
             raise RuntimeError(step.__name__)
 
         called.append((step.__name__, policy))
-        return stop if step is steps.train else lambda *_: workspace.result.ingested
+        return stop if step is steps.train else step
 
     with pytest.raises(RuntimeError, match="train"):
-        retrain(workspace.config, watched, wrap)
-    assert [name for name, _ in called] == ["ingest", "train"]
+        retrain(copied, watched, wrap)
+    assert [name for name, _ in called] == ["ingest", "begin", "train"]
 
 
 def test_without_a_wrapper_a_step_is_itself() -> None:
     """The plain wrapper adds nothing."""
     assert plain(judging.compare, COMPUTE) is judging.compare
+
+
+def test_a_pool_that_fails_leaves_the_others_their_turn(workspace: Workspace, watched: Watched, tmp_path: Path) -> None:
+    """Each pool has a champion of its own over one price store; one that cannot be fitted is named with its reason."""
+    pools: dict[str, dict[str, Any]] = {
+        "first": {"series": ["AAA"]},
+        "hopeless": {"series": ["BBB"], "split": {"test": 0.01, "validation": 0.01}},
+        "last": {"series": ["BBB", "CCC"]},
+    }
+    config = replace(workspace.config, folder=tmp_path, models=("last_value", "ar"), pools=pools)
+    with pytest.raises(StatecastError, match="1 of 3 pools failed, the others are done: hopeless: "):
+        retrain_each(config, watched)
+    for pool, names in (("first", ("AAA",)), ("last", ("BBB", "CCC"))):
+        assert champions.load(tmp_path / "pools" / pool / "champions", "champion").metadata.series == names
+    assert [path.parent.name for path in tmp_path.glob("**/prices/prices")] == ["prices"]
+    assert sorted(path.name for path in tmp_path.glob("*.db")) == ["mlflow.db"]

@@ -155,21 +155,24 @@ def test_a_stream_forecasts_what_the_backtest_did(workspace: Workspace, role: st
 
 
 def test_the_same_prices_again_change_nothing_that_serves(workspace: Workspace, copied: Any, watched: Any) -> None:
-    """A second retrain adds no row and no figure of the first, and the incumbent keeps its place and its file."""
-    before = {path.name: path.read_bytes() for path in (copied.folder / "champions").iterdir()}
+    """A retrain on the same prices adds no row and no figure, and the recipe that serves keeps its place, fitted anew.
+
+    Another one after it finds nothing to do.
+    """
     digest = PriceStore(copied.folder / "prices").digest()
     again = retrain(copied, watched)
     assert PriceStore(copied.folder / "prices").digest() == digest
     assert orjson.loads((copied.folder / "ingest.json").read_bytes())["added"] == 0
-    assert (again.promoted.changed, again.promoted.model, again.promoted.version) == (False, "gru", 1)
-    assert again.promoted.sha256 == workspace.result.promoted.sha256
-    assert {path.name: path.read_bytes() for path in (copied.folder / "champions").iterdir()} == before
+    assert (again.promoted.changed, again.promoted.model, again.promoted.version) == (True, "gru", 2)
     assert all(same_bits(tensors(copied, n), tensors(workspace.config, n)) for n in copied.models)
     assert {p.name for p in (copied.folder / "figures" / "comparison").iterdir()} == {
         p.name for p in again.compared.figures
     }
     crps = again.compared.decision.numbers
     assert crps["crps_incumbent"] == pytest.approx(crps["crps_gru"], rel=1e-6)
+    before = {path.name: path.read_bytes() for path in (copied.folder / "champions").iterdir()}
+    assert retrain(copied, watched).compared is None
+    assert {path.name: path.read_bytes() for path in (copied.folder / "champions").iterdir()} == before
 
 
 def test_a_killed_fit_goes_on_to_the_same_weights(copied: Any, workspace: Workspace) -> None:

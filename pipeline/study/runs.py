@@ -195,7 +195,7 @@ def _machine() -> str:
 def _prices(config: Config, begins: Callable[[str], None]) -> Data:
     """Load the prices of the settings, ingested first where the store is empty."""
     begins("loading prices")
-    if not PriceStore(config.folder / "prices").prices.exists():
+    if not PriceStore(config.prices).prices.exists():
         steps.ingest(config)
     return steps.load(config)
 
@@ -211,7 +211,7 @@ def _recorded(config: Config, plan: Plan, data: Data | None) -> Any:
         "seed": plan.seed,
         "device": "cpu",
     }
-    return Tracker(config.tracking, config.folder).retrain({"scale": plan.scale, "seed": plan.seed}, tags, name="study")
+    return Tracker(config.tracking, config.base).retrain({"scale": plan.scale, "seed": plan.seed}, tags, name="study")
 
 
 def _record(run: Run, result: Result, folder: Path) -> None:
