@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	# torch first, in the build (CPU or CUDA) that pip's own settings give on this machine
 	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,scale,vendors]'
+	$(BIN)/python -m pip install $(PIP_ARGS) -c constraints.txt -e '.[dev,scale,servers,vendors]'
 	@touch $@
 
 demo: $(STAMP) ## from bundled prices to a served champion and its forecasts

@@ -49,8 +49,9 @@ class TrackingConfig:
     Attributes
     ----------
     uri : str or None
-        MLflow store: a database such as sqlite:///path or a server such as http://127.0.0.1:5000. Left out:
-        mlflow.db in the data folder.
+        MLflow store: a database such as sqlite:///path or a server such as http://127.0.0.1:5000, whose account is
+        taken from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD. Left out: the environment's
+        MLFLOW_TRACKING_URI, and where that is not set mlflow.db in the data folder.
     artifacts : Path or None
         Folder of a new experiment's files. Left out: artifacts in the data folder, or what the server chooses.
     experiment : str
@@ -340,7 +341,7 @@ class Tracker:
     def __init__(self, config: TrackingConfig, data_folder: Path) -> None:
         data_folder = data_folder.resolve()
         self.config = config
-        self.uri = config.uri or f"sqlite:///{data_folder / 'mlflow.db'}"
+        self.uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data_folder / 'mlflow.db'}"
         self._artifacts = (config.artifacts or data_folder / "artifacts").resolve()
         self._downloads = data_folder / "downloads"
         self._client = _connected(self.uri)

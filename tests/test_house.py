@@ -8,6 +8,7 @@ import re
 import subprocess
 import tomllib
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,10 @@ def pins() -> dict[str, str]:
 
 
 def requirements() -> list[Requirement]:
-    """List what pyproject.toml asks for, with what developers need."""
+    """List what pyproject.toml asks for, with all extras."""
     project = PROJECT["project"]
-    return [Requirement(r) for r in (*project["dependencies"], *project["optional-dependencies"]["dev"])]
+    extras = project["optional-dependencies"].values()
+    return [Requirement(r) for r in chain(project["dependencies"], *extras)]
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:

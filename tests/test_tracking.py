@@ -98,6 +98,18 @@ def test_importing_tracking_imports_no_mlflow() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_environment_names_the_store_where_the_settings_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLFLOW_TRACKING_URI stands in for a setting that is left out, and never for one that is given."""
+    store = f"sqlite:///{tmp_path / 'shared.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    assert Tracker(TrackingConfig(), tmp_path).uri == store
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert Tracker(TrackingConfig(uri=store), tmp_path).uri == store
+    assert not (tmp_path / "mlflow.db").exists()
+
+
 def test_a_retrain_is_a_parent_with_a_run_for_each_model(tracker: Tracker) -> None:
     """Parameters and tags are kept, children name their parent, and every run ends finished."""
     params = {f"train.p{i}": i for i in range(120)}  # more than one MLflow batch holds
