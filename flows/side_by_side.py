@@ -41,6 +41,12 @@ def fit_and_walk(config: Config, name: str) -> None:
     steps.backtest(config, name)
 
 
+def compare(config: Config) -> Compared:
+    """Compare all models; the rows of single series stay in comparison.json, for there may be thousands of them."""
+    whole = judging.compare(config)
+    return replace(whole, rows=[row for row in whole.rows if row.members])
+
+
 def runner(scale: ScaleConfig) -> DaskTaskRunner:
     """Give tasks to a cluster that is running, or to processes of this machine that live as long as the flow."""
     if scale.address is not None:
@@ -73,7 +79,7 @@ def submit(pool: str, config: Config) -> Submitted:
     """Give the tasks of a pool to the workers, who may stand in another folder."""
     config = replace(config, folder=config.folder.resolve(), home=config.base.resolve())
     fits = {name: _task(fit_and_walk, COMPUTE, pool, name).submit(config, name) for name in config.models}
-    compared = _task(judging.compare, COMPUTE, pool).submit(config, wait_for=list(fits.values()))
+    compared = _task(compare, COMPUTE, pool).submit(config, wait_for=list(fits.values()))
     run = _task(judging.record, SERVICE, pool).submit(config, wait_for=[compared])
     promoted = _task(promotion.promote, SERVICE, pool).submit(config, wait_for=[run])
     return Submitted(fits=fits, compared=compared, run=run, promoted=promoted)
