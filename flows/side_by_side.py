@@ -41,6 +41,12 @@ def fit_and_walk(config: Config, name: str) -> None:
     steps.backtest(config, name)
 
 
+def compare(config: Config, number: int) -> Compared:
+    """Compare all models in a round; the rows of single series stay in comparison.json, of which there may be many."""
+    whole = judging.compare(config) if number == 1 else prequential.compare(config)
+    return replace(whole, rows=[row for row in whole.rows if row.members])
+
+
 def runner(scale: ScaleConfig) -> DaskTaskRunner:
     """Give tasks to a cluster that is running, or to processes of this machine that live as long as the flow."""
     if scale.address is not None:
@@ -74,10 +80,9 @@ class Submitted:
 def submit(pool: str, config: Config, plan: Plan) -> Submitted:
     """Give the tasks of a pool's round to the workers."""
     first = plan.number == 1
-    judge, compare = (fit_and_walk, judging.compare) if first else (prequential.judge, prequential.compare)
-    names = config.models if first else (*config.models, judging.INCUMBENT)
+    judge, names = (fit_and_walk, config.models) if first else (prequential.judge, (*config.models, judging.INCUMBENT))
     judged = {name: _task(judge, COMPUTE, pool, name).submit(config, name) for name in names}
-    compared = _task(compare, COMPUTE, pool).submit(config, wait_for=list(judged.values()))
+    compared = _task(compare, COMPUTE, pool).submit(config, plan.number, wait_for=list(judged.values()))
     run = _task(judging.record, SERVICE, pool).submit(config, wait_for=[compared])
     refits = {
         name: _task(prequential.refit, COMPUTE, pool, name).submit(config, name, wait_for=[run])

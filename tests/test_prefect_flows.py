@@ -67,14 +67,14 @@ def artifacts(prefect_server: None) -> Any:  # noqa: ARG001  it must run
 def test_a_retrain_runs_as_a_flow_and_leaves_its_artifacts(copied: Any, watched: Watched, artifacts: Any) -> None:
     """The same result as without Prefect, told to the watcher; the table and the champion can be read in Prefect."""
     config = replace(copied, models=("last_value", "ar"))
-    result = retrain_in_prefect(config, watched)
+    (result,) = retrain_in_prefect(config, watched).values()
     assert (result.promoted.model, result.promoted.changed) == ("gru", False)
     assert watched.told[0] == ("begins", ("starting the embedded Prefect", 0))
-    assert len(watched.told) == 1 + 8 + 1
+    assert len(watched.told) == 1 + 10 + 1
     assert [artifact.type for artifact in artifacts("comparison")] == ["table"]
     assert result.run in artifacts("comparison")[0].description
     assert "**gru** keeps serving as version 1" in artifacts("champion")[0].data
-    assert (artifacts("progress")[0].data, artifacts("progress")[0].description) == (100, "8 of 8 steps, promote done")
+    assert (artifacts("progress")[0].data, artifacts("progress")[0].description) == (100, "done, after 12 steps")
     assert "**incumbent** is to serve" in artifacts("decision")[0].data
     assert result.compared.decision.reason in artifacts("decision")[0].data
     assert f"Run `{result.run}` of `sqlite:" in artifacts("mlflow-run")[0].data
@@ -174,7 +174,7 @@ def test_live_forecasts_are_scored_and_start_a_retrain_where_one_is_due(copied: 
     out = config.folder / "out.jsonl"
     streamed(config, out)
     told = prefect_flows.score(config, DueConfig(), out, "nobody/has-this")
-    assert (told["due"], told["drift"]) == (False, None)
+    assert (told["pools"][""]["due"], told["pools"][""]["drift"]) == (False, None)
     assert (told["scores"][0]["model"], told["scores"][0]["outcomes"]) == ("gru", 199)
     assert 0.5 < told["scores"][0]["coverage_80"] <= 1
     assert '"outcomes": 199' in artifacts("scores")[0].data

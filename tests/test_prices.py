@@ -107,6 +107,7 @@ def test_series_are_listed_with_what_is_known_about_them(store: PriceStore) -> N
     store.describe(pl.DataFrame({"series_id": ["a"], "grid": ["1d bars"], "calendar": ["XNYS"], "source": [None]}))
     store.write(frame(("b", 4, 9, 7.0)))
     listed = store.series()
+    assert store.names() == listed["series_id"].to_list()
     assert listed.columns == ["series_id", "rows", "first_time", "last_time", *DESCRIPTION.names()[1:]]
     span = (store.read()["time"].min(), store.read()["time"].max())
     assert listed.rows() == [

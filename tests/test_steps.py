@@ -462,3 +462,22 @@ def test_fitted_models_know_their_data(workspace: Workspace) -> None:
         assert about["data_sha256"] == data.sha256
         assert about["split"] == asdict(data.split)
         assert about["config"]["training"]["epochs"] == 3
+
+
+def test_parts_share_the_series_out(copied: Any) -> None:
+    """Every series is in one part, whatever else is in it, and a part that gets none says so."""
+    assert steps.load(replace(copied, part=(0, 3))).panel.names == ("BBB", "CCC")
+    assert steps.load(replace(copied, part=(1, 3))).panel.names == ("AAA",)
+    assert steps.load(replace(copied, part=(0, 3), series=("C*",))).panel.names == ("CCC",)
+    with pytest.raises(ConfigError, match="part: none of 3 series falls into part 2 of 3"):
+        steps.load(replace(copied, part=(2, 3)))
+
+
+def test_scores_of_many_series_are_no_metrics(copied: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of series a run has the pooled scores as metrics, and those of each series in a file."""
+    monkeypatch.setattr(judging, "SCORED", len(NAMES) - 1)
+    judging.record(copied)
+    _, parent, children = mlflow_runs(copied)
+    assert {"crps", "rmae"} <= set(children["ar"].data.metrics)
+    assert not [name for name in children["ar"].data.metrics if name.endswith(NAMES)]
+    assert parent.data.metrics["crps"] > 0
