@@ -327,7 +327,7 @@ def replay_line(replayed: Replayed) -> str:
     said = f"{stream_line(replayed.stream)}{copies}"
     if replayed.scored:
         held = f"{replayed.coverage_95:.1%} of the {replayed.scored:,} prices in the last {replayed.days} days"
-        said += f"\nthe 95 % interval held {held}"
+        said += f"\nthe 95 % interval held {held}{', which its fit has seen: no test of it' if replayed.seen else ''}"
     return said
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from pipeline.lineup import Lineup
 from pipeline.opening import Opening, opened
 from pipeline.outputs import FileOutput
 from pipeline.prices import PriceStore
+from pipeline.session import Session
 from pipeline.stream import Past
 from pipeline.stream_config import StreamConfig
 from pipeline.ticks import Layout, Ticks
@@ -45,6 +47,8 @@ class Replayed:
         Forecasts of step 1 whose origin lies in the last `days`.
     coverage_95 : float
         Share of them whose target fell into the central 95 % interval; NaN where none was scored.
+    seen : bool
+        Whether the fit of the model has seen some of their targets: then the share is no test of it.
     """
 
     stream: StreamReport
@@ -52,6 +56,7 @@ class Replayed:
     days: int
     scored: int
     coverage_95: float
+    seen: bool
 
 
 def replay(
@@ -93,8 +98,10 @@ def replay(
     wanted = Opening(lineup=lineup, out=FileOutput(out), dead=FileOutput(out.with_suffix(".dead.jsonl")))
     with opened(wanted, config) as stream:
         report = run(stream, _blocks(_lines(frame, copies, ticks), config), on_progress=on_progress)
-    scored, covered = _coverage(frame, out, days)
-    return Replayed(stream=report, copies=copies, days=days, scored=scored, coverage_95=covered)
+    since = frame.select(pl.col("time").max() - pl.duration(days=days)).item()
+    scored, covered = _coverage(frame, out, since)
+    seen = datetime.fromisoformat(Session(lineup.serving).metadata.cutoff_time) > since
+    return Replayed(stream=report, copies=copies, days=days, scored=scored, coverage_95=covered, seen=seen)
 
 
 def history(prices: Path, config: StreamConfig) -> Past:
@@ -141,11 +148,10 @@ def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> bytes:
     return out.getvalue()
 
 
-def _coverage(frame: pl.DataFrame, out: Path, days: int) -> tuple[int, float]:
-    """Tell how many forecasts of the last days were scored, and the share that held their 95 % interval."""
+def _coverage(frame: pl.DataFrame, out: Path, since: datetime) -> tuple[int, float]:
+    """Tell how many forecasts from a moment on were scored, and the share that held their 95 % interval."""
     if not out.stat().st_size:  # every tick was refused
         return 0, float("nan")
-    since = frame.select(pl.col("time").max() - pl.duration(days=days)).item()
     actual = frame.select("series_id", "time", actual=pl.col("price").shift(-1).over("series_id"))
     recent = actual.filter(pl.col("time") >= since, pl.col("actual").is_not_null())
     next_step = pl.col("quantiles").list.first()

@@ -126,7 +126,7 @@ def test_the_ingest_report_has_every_fault(workspace: Workspace) -> None:
 
 
 def test_lines_say_what_a_stream_did() -> None:
-    """Counts, rate, refusals by reason; a replay adds its copies and its coverage, where it has any."""
+    """Counts, rate, refusals by reason; a replay adds its copies and its coverage, and whether that is a test."""
     line = stream_line(REPORT)
     assert line == "1,200 ticks in 0.50 s: 2,400 ticks/s; 1,190 forecasts, 4 holes, refused: 6 late"
     assert "refused: none" in stream_line(replace(REPORT, rejected={}))
@@ -134,10 +134,11 @@ def test_lines_say_what_a_stream_did() -> None:
     assert stream_line(replace(REPORT, dropped=5)).endswith(
         "6 late (5 of them not written: the file of dead letters is full)"
     )
-    scored = replay_line(Replayed(stream=REPORT, copies=3, days=365, scored=200, coverage_95=0.945))
+    scored = Replayed(stream=REPORT, copies=3, days=365, scored=200, coverage_95=0.945, seen=False)
     held = "the 95 % interval held 94.5% of the 200 prices in the last 365 days"
-    assert scored == f"{line} (3 copies of each series)\n{held}"
-    assert replay_line(Replayed(stream=REPORT, copies=1, days=365, scored=0, coverage_95=float("nan"))) == line
+    assert replay_line(scored) == f"{line} (3 copies of each series)\n{held}"
+    assert replay_line(replace(scored, seen=True)).endswith("365 days, which its fit has seen: no test of it")
+    assert replay_line(replace(scored, copies=1, scored=0, coverage_95=float("nan"))) == line
 
 
 def test_the_champion_serves_or_keeps_serving(workspace: Workspace) -> None:
