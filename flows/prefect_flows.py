@@ -39,6 +39,10 @@ from pipeline.training import EpochRecord
 from pipeline.turn import BusyError
 
 
+SKIPPED = "Skipped"
+"""Name of the state in which a run ends that had nothing to do."""
+
+
 class Logged:
     """Watch a run from Prefect's own log."""
 
@@ -101,9 +105,14 @@ def _step_and_model() -> str:
 
 
 @flow(name="statecast-ingest", persist_result=False)
-def ingest(config: Config = Config()) -> None:  # noqa: B008  frozen
-    """Read new prices into the store."""
-    artifacts.ingested(as_task(steps.ingest, SERVICE)(config))
+def ingest(config: Config = Config()) -> State | None:  # noqa: B008  frozen
+    """Read new prices into the store; while the data folder is retrained it ends as Skipped, for that reads them too."""
+    try:
+        with turn_of_run(config.folder):
+            artifacts.ingested(as_task(steps.ingest, SERVICE)(config))
+    except BusyError as why:
+        return Completed(name=SKIPPED, message=str(why))
+    return None
 
 
 @flow(name="statecast-train", persist_result=False)
@@ -134,10 +143,6 @@ def promote(model: str | None = None, config: Config = Config()) -> dict[str, An
 
 
 # -------------------------------------------------------------------------------------------------------- all of them
-
-
-SKIPPED = "Skipped"
-"""Name of the state in which a run ends that had nothing to do."""
 
 
 def retrain_watched_by(watch: Watch) -> Flow[..., Any]:
