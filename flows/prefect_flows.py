@@ -38,7 +38,6 @@ from pipeline.steps import Ingested
 from pipeline.training import EpochRecord
 from pipeline.turn import BusyError
 
-
 SKIPPED = "Skipped"
 """Name of the state in which a run ends that had nothing to do."""
 
@@ -106,7 +105,7 @@ def _step_and_model() -> str:
 
 @flow(name="statecast-ingest", persist_result=False)
 def ingest(config: Config = Config()) -> State | None:  # noqa: B008  frozen
-    """Read new prices into the store; while the data folder is retrained it ends as Skipped, for that reads them too."""
+    """Read new prices into the store; while the data folder is retrained, which reads them too, end as Skipped."""
     try:
         with turn_of_run(config.folder):
             artifacts.ingested(as_task(steps.ingest, SERVICE)(config))

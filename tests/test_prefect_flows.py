@@ -105,7 +105,7 @@ def test_the_flows_one_by_one_do_what_the_verbs_do(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_second_retrain_is_skipped_and_does_not_wait(copied: Any) -> None:
-    """While a data folder is retrained, another run and an ingest end as Skipped, and the command line says who it is."""
+    """While a data folder is retrained, another run and an ingest end as Skipped; the command line says who has it."""
     with turn(copied.folder):
         state = prefect_flows.retrain(copied, return_state=True)
         assert (state.type, state.name) == (StateType.COMPLETED, "Skipped")
