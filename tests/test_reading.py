@@ -361,7 +361,7 @@ def test_paths_that_lead_to_nothing_are_refused(tmp_path: Path, path: str, messa
     ("name", "content", "message"),
     [
         ("a.csv", b"", "is empty"),
-        ("a.csv.gz", gzip.compress(b""), "is empty"),
+        ("a.csv.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("a.csv", b"date,price\n", "header but no rows"),
         ("a.jsonl", b"7\n", "no JSON objects"),
         ("a.csv.gz", b"date,price\n2019-01-01,1\n", "cannot be read"),
