@@ -5,7 +5,7 @@ PIP_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py
+SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py $(wildcard benchmarks/year*.py)
 SCRIPTS := $(filter-out $(SOAKS), $(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
