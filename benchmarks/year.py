@@ -25,6 +25,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,15 @@ class Clock:
             shutil.copy(config.folder / "prequential" / "served" / "0001.onnx", self.first[name])
         for live in self.desk.live.values():
             live.start()
+
+    def go_on(self, weeks: int) -> None:
+        """Let the weeks pass; one that breaks down is the last, and what there is then is reckoned."""
+        try:
+            for number in range(1, weeks + 1):
+                self.week(number)
+        except Exception as error:
+            traceback.print_exc()
+            self.account.check(f"every week comes to its end: {type(error).__name__}: {error}", False)
 
     def week(self, number: int) -> None:
         """Let a week pass."""
@@ -329,14 +339,14 @@ def _said(name: str, told: dict[str, Any]) -> str:
 
     saved = told["against_never"]
     return (
-        f"{name}: {told['forecasts']:,} forecasts from {told['origins']:,} origins; CRPS saved against never retraining: "
-        f"served live {effect(saved['live'])}, promoting always {effect(saved['always'])}, last value "
+        f"{name}: {told['forecasts']:,} forecasts from {told['origins']:,} origins; CRPS saved against never "
+        f"retraining: served live {effect(saved['live'])}, promoting always {effect(saved['always'])}, last value "
         f"{effect(saved['last'])}; served live against promoting always {effect(told['live_against_always'])}"
     )
 
 
 def plan_of(weeks: int, rng: random.Random) -> dict[int, str]:
-    """Draw the week of each fault: one a week, none in the first and the last; those that find no place are left out."""
+    """Draw the week of each fault: one a week, none in the first and the last week; those that find no place go."""
     places = range(2, weeks)
     faults = rng.sample(FAULTS, min(len(FAULTS), len(places)))
     return dict(zip(rng.sample(places, len(faults)), faults, strict=True))
@@ -352,6 +362,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write what happened to this file, a JSON line each")
     parser.add_argument("--figure", type=Path, help="draw what was saved to this PNG file")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process is ended
     begun, rng, account = time.monotonic(), random.Random(asked.seed), Account(asked.json)
     found = pools(asked.power, asked.stocks)
     last: datetime = min(pool.prices["time"].max() for pool in found)  # type: ignore[type-var]
@@ -373,8 +384,7 @@ def main() -> int:
         try:
             clock = Clock(desk, account, plan, rng)
             clock.open()
-            for number in range(1, asked.weeks + 1):
-                clock.week(number)
+            clock.go_on(asked.weeks)
             years = closing(clock)
             if asked.figure:
                 asked.figure.parent.mkdir(parents=True, exist_ok=True)

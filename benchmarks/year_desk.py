@@ -14,10 +14,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +180,16 @@ class _Told:
         self._pipe = pipe
 
     def ingested(self, result: Ingested) -> None:
-        """Prices are read by the clock."""
+        """Leave prices to the clock."""
 
     def begins(self, what: str, epochs: int = 0) -> None:  # noqa: ARG002  the form of a watch
         self._pipe.send(("begins", what))
 
     def epoch(self, record: object) -> None:
-        """An epoch is too little to tell."""
+        """Leave epochs out."""
 
     def refitted(self, done: int) -> None:
-        """So is a refit."""
+        """Leave refits out."""
 
 
 def work(pipe: Any) -> None:
@@ -271,7 +271,8 @@ class Tracking:
 
     def start(self) -> None:
         """Begin, and wait until it answers."""
-        environment = os.environ | {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        environment = os.environ | {"DO_NOT_TRACK": "true"} | quiet
         said = self._said.open("ab")
         self._process = subprocess.Popen(
             self._command, stdout=said, stderr=said, env=environment, start_new_session=True
@@ -289,8 +290,9 @@ class Tracking:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as reply:
-                return reply.status == 200
+            asked = HTTPConnection("127.0.0.1", self.port, timeout=5)
+            asked.request("GET", "/health")
+            return asked.getresponse().status == 200
         except OSError:
             return False
 
@@ -317,8 +319,8 @@ class Desk:
             f'folder = "{self.home / "data"}"',
             f'ingest = {{ paths = {sources}, policy = {{ non_positive = "keep" }} }}',
             f'tracking = {{ uri = "{self.tracking.uri}" }}',
-            # so long a history that a new champion's states are those of a walk over all prices
-            'stream = { max_series = 16, history = 60000, rules = { series = "closed" } }',
+            # so long a history that the states of a new champion are nearly those of a walk over all prices
+            'stream = { max_series = 16, history = 2000, rules = { series = "closed" } }',
         ]
         for pool in self.pools.values():
             parts += [f"[pools.{pool.name}]", f"series = {orjson.dumps(pool.series).decode()}", pool.settings]

@@ -196,10 +196,7 @@ def losses(year: Year) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]
 
 
 def skills(year: Year) -> dict[str, Any]:
-    """Score every way: mean CRPS over the scale of moves, and what it saves against never retraining, with its interval.
-
-    And what the stream saved against promoting always.
-    """
+    """Score every way: mean CRPS over the scale of moves, and what it saves against another one, with its interval."""
     times, loss = losses(year)
     told: dict[str, Any] = {"origins": len(times), "forecasts": len(year.rows["live"])}
     told["crps"] = {way: float(x.mean()) for way, x in loss.items()}
