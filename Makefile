@@ -9,10 +9,10 @@ SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py $(wildcard ben
 SCRIPTS := $(filter-out $(SOAKS), $(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint contracts types check bench soak clean
+.PHONY: help setup demo test lint contracts types check bench soak soak-year clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## build .venv from the pins; PYTHON=python3.12 chooses the interpreter, PIP_ARGS goes to pip
 
@@ -51,6 +51,11 @@ soak: $(STAMP) ## break the stream in every way for two hours, and say what came
 	$(BIN)/python benchmarks/soak.py --kills 1000 --minutes 60
 	$(BIN)/python benchmarks/hour.py --minutes 60
 	$(BIN)/python benchmarks/fuzz.py
+
+YEAR_ARGS ?=
+
+soak-year: $(STAMP) ## a simulated year of retrains, swaps and failures; YEAR_ARGS='--power FILE --stocks FILE' names prices
+	$(BIN)/python benchmarks/year.py $(YEAR_ARGS)
 
 clean: ## remove the environment and all caches; data folders stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -92,7 +92,7 @@ class Clock:
         self.desk, self.account, self.plan, self.rng = desk, account, plan, rng
         self.fed: dict[str, list[pl.DataFrame]] = {name: [] for name in desk.pools}
         self.promoted: dict[str, list[int]] = {name: [] for name in desk.pools}
-        self.champion: dict[str, str] = {}
+        self.last: dict[str, dict[str, Any]] = {}
         self.first: dict[str, Path] = {}
 
     def open(self) -> None:
@@ -182,6 +182,7 @@ class Clock:
         self._refused(f"garbage at the end of {name}: refused, nothing changes", "unreadable")
 
     def _refused(self, what: str, word: str) -> None:
+        """Read prices that must be refused."""
         before = [self.desk.serving(name) for name in self.desk.pools]
         try:
             ingest(self.desk.config, Quiet())
@@ -225,8 +226,7 @@ class Clock:
             for worker in self.desk.workers.values():
                 room = self.rng.randrange(20_000, 200_000)
                 resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (room, -1))
-        kill_at = self.rng.randrange(2, 9) if fault == KILLED else None
-        outcomes = self._asked(ingested, kill_at)
+        outcomes = self._killed(ingested) if fault == KILLED else self._asked(ingested)
         if fault in (KILLED, FULL, SILENT):
             self._failed(fault, outcomes)
         if fault == SILENT:
@@ -240,22 +240,30 @@ class Clock:
                 else:
                     resource.prlimit(worker.process.pid, resource.RLIMIT_FSIZE, (-1, -1))
             outcomes = self._asked(ingested)
-            kept = self._left()
-            whole = all(kept.get(path) == when for path, when in before.items())
+            whole = all(path.exists() and path.stat().st_mtime_ns == when for path, when in before.items())
             self.account.check(f"the next retrain goes on: {len(before)} files of the round stay as they were", whole)
         for name, outcome in outcomes.items():
             self._settled(number, name, outcome)
 
-    def _asked(self, ingested: Ingested, kill_at: int | None = None) -> dict[str, Outcome]:
+    def _asked(self, ingested: Ingested) -> dict[str, Outcome]:
+        """Retrain every pool at the same time."""
         for worker in self.desk.workers.values():
             worker.ask(ingested)
-        return {name: worker.outcome(kill_at) for name, worker in self.desk.workers.items()}
+        return {name: worker.outcome() for name, worker in self.desk.workers.items()}
+
+    def _killed(self, ingested: Ingested) -> dict[str, Outcome]:
+        """Kill each worker as one of its steps begins."""
+        outcomes = {}
+        for name, worker in self.desk.workers.items():
+            worker.ask(ingested)
+            outcomes[name] = worker.outcome(kill_at=self.rng.randrange(2, 10))
+        return outcomes
 
     def _failed(self, fault: str, outcomes: dict[str, Outcome]) -> None:
         """Check how a retrain ended that could not succeed."""
         for name, outcome in outcomes.items():
             serving, told = self.desk.serving(name), outcome.error or {}
-            stands = serving.sha256 == self.champion[name]
+            stands = serving.sha256 == self.last[name]["sha256"]
             worker: Worker = self.desk.workers[name]
             if fault == KILLED:
                 good, said = outcome == Outcome(), f"killed as it began {worker.begun[-1]!r}"
@@ -282,8 +290,8 @@ class Clock:
             self.account.check(f"week {number}, {name}: the retrain ends well", False, error=outcome.error)
             return
         config, live = self.desk.config.of(name), self.desk.live[name]
-        before = self.champion.get(f"{name} recipe")
-        self.champion |= {name: told["sha256"], f"{name} recipe": told["model"]}
+        before = self.last.get(name, told)["model"]
+        self.last[name] = told
         if told["changed"] and number:
             live.serves(told["version"])
         kind = "refit" if before == told["model"] else "promotion"

@@ -99,11 +99,9 @@ class Live:
         self.ticks, self.out, self.journal = folder / "ticks.jsonl", folder / "out.jsonl", folder / "journal"
         self._said, self.fed = folder / "said", 0
         self.ticks.touch()
-        self._read, self._lines = 0, 0
 
     def start(self) -> None:
         """Begin, or go on from the journal."""
-        self._read = self._lines = 0
         given = [str(self.ticks), "--follow", "--warm", "--out", str(self.out), "--journal", str(self.journal)]
         self.process = subprocess.Popen(
             [sys.executable, "-c", _ENTRY, "stream", *given, *self._settings], stderr=self._said.open("ab")
@@ -263,6 +261,7 @@ class Tracking:
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
         self._command = [sys.executable, "-m", "mlflow", "server", *store, *where]
         self._said = folder / "said"
+        self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def uri(self) -> str:
@@ -285,6 +284,8 @@ class Tracking:
 
     def stop(self) -> None:
         """End the server and the processes that it has started."""
+        if self._process is None or self._process.poll() is not None:
+            return
         os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait(PATIENCE_S)
 
