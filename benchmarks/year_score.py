@@ -218,12 +218,11 @@ def figure(years: Mapping[str, Year], promoted: Mapping[str, list[int]]) -> Figu
         times, loss = losses(year)
         lines = {way: np.cumsum(loss["never"] - loss[way]) for way in WAYS}
         for way, stroke in drawing.strokes(WAYS).items():
+            stroke["marker"] = ""
             at = drawing.thinned(len(times))
-            ax.plot(
-                times[at].astype("datetime64[us]"), lines[way][at], label=labels[way], lw=1.2, **stroke | {"marker": ""}
-            )
-        for moment in promoted[pool]:
-            ax.axvline(np.datetime64(moment, "us"), color=drawing.GREY, lw=0.8, ls=":")
+            ax.plot(drawing.moments(times[at]), lines[way][at], label=labels[way], lw=1.2, **stroke)
+        for moment in drawing.moments(np.array(promoted[pool], np.int64)):
+            ax.axvline(moment, color=drawing.GREY, lw=0.8, ls=":")
         ax.set_ylim(*_span([lines["live"], lines["always"]]))
         drawing.time_axis(ax, "origin (UTC)")
         ax.set_ylabel("CRPS saved against never retraining\n(mean moves, summed)")
