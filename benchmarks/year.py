@@ -71,11 +71,11 @@ class Account:
         self._file = None if file is None else file.open("wb")
         self.failed: list[str] = []
 
-    def note(self, kind: str, said: str, **told: Any) -> None:
+    def note(self, kind: str, line: str, **told: Any) -> None:
         """Tell of something."""
-        print(said, flush=True)
+        print(line, flush=True)
         if self._file is not None:
-            self._file.write(orjson.dumps({"kind": kind, **told}, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+            self._file.write(orjson.dumps({"kind": kind} | told, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
             self._file.flush()
 
     def check(self, what: str, good: bool, **told: Any) -> None:
@@ -190,7 +190,7 @@ class Clock:
         except StatecastError as error:
             said = str(error)
         after = [self.desk.serving(name) for name in self.desk.pools]
-        self.account.check(what, word in said and before == after, said=said)
+        self.account.check(what, word in said and before == after, answer=said)
 
     def _restate(self) -> None:
         """Restate the later half of last week's prices of a series, and bring its stream up to date."""

@@ -43,6 +43,9 @@ WAYS = ("live", "always", "last")
 TOLERANCE = 1e-4
 """Largest difference of a quantile that counts as none, in interquartile ranges of the forecast."""
 
+FEWEST = 30
+"""Fewest origins of an interval."""
+
 Key = tuple[str, int]
 """Series and time of an origin."""
 
@@ -206,8 +209,9 @@ def skills(year: Year) -> dict[str, Any]:
 
 
 def _skill(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> list[float]:
-    """Give one less the ratio of the mean losses, and its interval."""
-    return [float(1 - ours.mean() / theirs.mean()), *block_bootstrap_skill(ours, theirs)]
+    """Give one less the ratio of the mean losses, and its interval, where there are origins enough for one."""
+    interval = block_bootstrap_skill(ours, theirs) if len(ours) >= FEWEST else (np.nan, np.nan)
+    return [float(1 - ours.mean() / theirs.mean()), *interval]
 
 
 def figure(years: Mapping[str, Year], promoted: Mapping[str, list[int]]) -> Figure:
