@@ -290,22 +290,22 @@ class Clock:
             self.account.check(f"week {number}, {name}: the retrain ends well", False, error=outcome.error)
             return
         config, live = self.desk.config.of(name), self.desk.live[name]
-        before = self.last.get(name, told)["model"]
+        before = self.last[name]["model"] if number else None
         self.last[name] = told
         if told["changed"] and number:
             live.serves(told["version"])
-        kind = "refit" if before == told["model"] else "promotion"
+        kind = "first" if before is None else "refit" if before == told["model"] else "promotion"
         now = int(np.datetime64(self.desk.now.replace(tzinfo=None), "us").astype(np.int64))
         self.account.note(
             kind if told["changed"] else "kept",
             f"week {number} {self.desk.now:%Y-%m-%d} {name}: {told['model']} v{told['version']}"
-            + (f", {told['reason']}" if kind == "promotion" or number == 0 else ""),
+            + ("" if kind == "refit" else f", {told['reason']}"),
             week=number,
             pool=name,
             before=before,
             **told,
         )
-        if kind == "promotion" and number:
+        if kind == "promotion":
             self.promoted[name].append(now)
             numbers = told["numbers"] or {}
             sound = told["decided"] == told["model"] and numbers.get("p_adjusted", 1.0) <= config.compare.alpha

@@ -320,8 +320,8 @@ class Desk:
             f'folder = "{self.home / "data"}"',
             f'ingest = {{ paths = {sources}, policy = {{ non_positive = "keep" }} }}',
             f'tracking = {{ uri = "{self.tracking.uri}" }}',
-            # so long a history that the states of a new champion are nearly those of a walk over all prices
-            'stream = { max_series = 16, history = 2000, rules = { series = "closed", jump = "accept" } }',
+            # so long a history that the states of a new champion are those of a walk over all prices
+            'stream = { max_series = 16, history = 60000, rules = { series = "closed", jump = "accept" } }',
         ]
         for pool in self.pools.values():
             parts += [f"[pools.{pool.name}]", f"series = {orjson.dumps(pool.series).decode()}", pool.settings]
