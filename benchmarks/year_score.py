@@ -229,11 +229,11 @@ def figure(years: Mapping[str, Year], promoted: Mapping[str, list[int]]) -> Figu
             ax.axvline(moment, color=drawing.GREY, lw=0.8, ls=":")
         ax.set_ylim(*_span([lines["live"], lines["always"]]))
         drawing.time_axis(ax, "origin (UTC)")
-        ax.set_ylabel("CRPS saved against never retraining\n(mean moves, summed)")
+        ax.set_ylabel("CRPS saved, summed (mean moves)")
         ax.set_title(pool, fontsize="medium")
     handles = axes[0].get_legend_handles_labels()
     drawn.legend(*handles, loc="outside lower center", ncols=3, fontsize="small", frameon=False)
-    drawn.set_label("CRPS saved against never retraining over a simulated year; dotted: another recipe was promoted")
+    drawn.set_label("CRPS saved against never retraining in a simulated year; dotted: another recipe was promoted")
     return drawn
 
 
