@@ -94,6 +94,7 @@ class Clock:
         self.promoted: dict[str, list[int]] = {name: [] for name in desk.pools}
         self.last: dict[str, dict[str, Any]] = {}
         self.first: dict[str, Path] = {}
+        self.restated: dict[str, tuple[str, int]] = {}
 
     def open(self) -> None:
         """Train on the history, keep a copy of each first champion, and let the streams begin."""
@@ -203,6 +204,9 @@ class Clock:
         restated = pool.prices.with_columns(
             pl.when(late).then(pl.col("price") * 1.01).otherwise("price").alias("price")
         )
+        # the stream has forecast that week from other prices than those that the record will see
+        week_ago = np.datetime64((self.desk.now - WEEK).replace(tzinfo=None), "us")
+        self.restated[name] = series, int(week_ago.astype(np.int64))
         self.desk.pools[name] = Pool(name=name, prices=restated, settings=pool.settings)
         self.desk.write_source(name)
         written = ingest(self.desk.config, Quiet()).written
@@ -328,6 +332,10 @@ def closing(clock: Clock) -> dict[str, Year]:
             f"{len(refused)} refused, {len(swaps)} swaps",
             code == 0 and missing == extra == 0 == len(refused),
         )
+        if name in clock.restated:
+            series, since = clock.restated[name]
+            until = since + 7 * 86_400_000_000
+            kept = {key: x for key, x in kept.items() if key[0] != series or not since <= key[1] < until}
         year = years[name] = reckon(clock.desk.config.of(name), clock.first[name], kept)
         clock.account.check(
             f"{name}: {year.compared:,} forecasts of the stream are the record's, farthest {year.farthest:.1e} of "
