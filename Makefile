@@ -5,15 +5,15 @@ PIP_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py
+SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py $(wildcard benchmarks/year*.py)
 SCALE := benchmarks/scale.py
 SCRIPTS := $(filter-out $(SOAKS) $(SCALE), $(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint contracts types check bench soak scale clean
+.PHONY: help setup demo test lint contracts types check bench soak soak-year scale clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## build .venv from the pins; PYTHON=python3.12 chooses the interpreter, PIP_ARGS goes to pip
 
@@ -55,6 +55,11 @@ soak: $(STAMP) ## break the stream in every way for two hours, and say what came
 
 scale: $(STAMP) ## retrain ten thousand series on one worker and on two, which takes the better part of an hour
 	$(BIN)/python $(SCALE)
+
+YEAR_ARGS ?=
+
+soak-year: $(STAMP) ## a simulated year of retrains, swaps and failures; YEAR_ARGS='--power FILE --stocks FILE' names prices
+	$(BIN)/python benchmarks/year.py $(YEAR_ARGS)
 
 clean: ## remove the environment and all caches; data folders stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -15,6 +15,9 @@ from pipeline.stream import Stream
 from pipeline.stream_config import StreamConfig
 from pipeline.ticks import DEAD, Layout, Reason, Ticks, parser
 
+IDLE_S = 0.05
+"""Seconds for which the stream does its own work before it looks again whether a line has come, where none waited."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StreamReport:
@@ -56,8 +59,15 @@ def run(stream: Stream, blocks: Iterable[Block], *, on_progress: Callable[[int],
             lines += len(block.lines)
             if on_progress is not None:
                 on_progress(lines)
-        stream.tend()
+        _tend(stream, IDLE_S if not block.lines else 0.0)
     return _report(begun, stream.head, time.perf_counter() - started)
+
+
+def _tend(stream: Stream, seconds: float) -> None:
+    """Let the stream do its own work: a slice, and more while more is waiting and there is time."""
+    until = time.monotonic() + seconds
+    while stream.tend() and time.monotonic() < until:
+        pass
 
 
 def positions(stream: Stream) -> Mapping[str, Position]:

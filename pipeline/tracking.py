@@ -156,13 +156,14 @@ def _reported(action: str) -> Iterator[None]:
 
 
 def _may_pass(error: BaseException | None) -> bool:
-    """Say whether the cause of `error` is a service that did not answer, or a locked database."""
+    """Say whether the cause of `error` is a service that did not answer or could not, or a locked database."""
     from requests import ConnectionError as NoConnection
     from requests import Timeout
+    from requests.exceptions import RetryError
     from sqlalchemy.exc import OperationalError
 
     while error is not None:
-        if isinstance(error, NoConnection | Timeout | OperationalError):
+        if isinstance(error, NoConnection | Timeout | RetryError | OperationalError):
             return True
         if getattr(error, "error_code", None) in _PASSING:
             return True

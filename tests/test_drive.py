@@ -44,6 +44,33 @@ def test_a_block_of_nothing_takes_in_nothing(tmp_path: Path) -> None:
     stream.close()
 
 
+class Slices:
+    """Work beside the ticks, of so many slices."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def tend(self) -> bool:
+        """Do one of them."""
+        self.left = max(0, self.left - 1)
+        return self.left > 0
+
+    def close(self) -> None:
+        """Leave the rest."""
+
+
+def test_work_beside_the_ticks_goes_on_while_no_line_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice after each block of lines; where nothing waits, slice after slice until nothing is left."""
+    monkeypatch.setattr(drive, "IDLE_S", 60.0)
+    stream = Stream(LINEUP, QUICK)
+    stream.swap = work = Slices(9)
+    busy = Block(partition="-", lines=[tick()], head=b"{}", first=0, position=None)
+    drive.run(stream, [busy])
+    assert work.left == 8
+    drive.run(stream, [replace(busy, lines=[])])
+    assert work.left == 0
+
+
 def test_positions_are_those_after_the_last_batch(tmp_path: Path) -> None:
     """Of every partition, whatever a later version may have written beside them."""
     stream = begin(tmp_path)

@@ -14,8 +14,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -314,6 +316,29 @@ def test_a_store_that_does_not_answer_is_transient(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(TransientError, match="MLflow could not open the experiment"):
         Tracker(TrackingConfig(uri=f"http://127.0.0.1:{free_port()}"), tmp_path)
+
+
+class Unable(BaseHTTPRequestHandler):
+    """A server that answers each request with an error of its own, as one does that is just starting."""
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.send_error(500)
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+def test_a_server_that_cannot_answer_is_transient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers with errors of its own, request after request, may do better later."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unable) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        with pytest.raises(TransientError, match="MLflow could not open the experiment"):
+            Tracker(TrackingConfig(uri=f"http://127.0.0.1:{server.server_port}"), tmp_path)
+        server.shutdown()
+        thread.join()
 
 
 def test_a_store_that_is_no_database_is_refused_at_once(tmp_path: Path) -> None:
