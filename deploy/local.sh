@@ -183,7 +183,7 @@ start_mlflow() (
     export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # eight more processes, for what is not used here
     # the default of --allowed-hosts takes every name that begins with 10.
     launch mlflow "$bin/mlflow" server --host 127.0.0.1 --port "$mlflow_port" --workers 1 --app-name basic-auth \
-        --backend-store-uri postgresql://mlflow@/mlflow --artifacts-destination "$folder/artifacts" \
+        --backend-store-uri postgresql+psycopg://mlflow@/mlflow --artifacts-destination "$folder/artifacts" \
         --allowed-hosts "127.0.0.1:$mlflow_port,localhost:$mlflow_port"
 )
 

