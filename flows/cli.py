@@ -329,7 +329,8 @@ def replay(
     out = out or chosen.folder / "replay.jsonl"
     with Screen(console(as_json)) as screen:
         screen.begins("replaying the price store")
-        replayed = replaying.replay(models, chosen.prices, out, days=days, ticks=ticks, config=chosen.stream)
+        which = {"series": chosen.series, "part": chosen.part}
+        replayed = replaying.replay(models, chosen.prices, out, days=days, ticks=ticks, config=chosen.stream, **which)
     answer(as_json, replayed, lambda: typer.echo(f"{replay_line(replayed)}\n{out}"))
 
 

@@ -139,7 +139,7 @@ def settled_to_serve(
     chosen = settled(config, settings, folder)
     if chosen.groups:
         raise ConfigError(f"expected one pool, got {', '.join(chosen.groups)}: choose one (--set pool=NAME)")
-    return ServedConfig(folder=chosen.folder, home=chosen.home, champion=chosen.champion, stream=chosen.stream)
+    return ServedConfig(**{field.name: getattr(chosen, field.name) for field in fields(ServedConfig)})
 
 
 def _interruptible() -> None:
@@ -175,7 +175,7 @@ def past_of(config: ServedConfig) -> Past:
     from pipeline.replay import history
 
     _interruptible()
-    return history(config.prices, config.stream)
+    return history(config.prices, config.stream, config.series, config.part)
 
 
 def store(config: Config | ServedConfig) -> PriceStore:

@@ -104,9 +104,9 @@ class Config:
     pools: dict[str, dict[str, Any]] = field(default_factory=dict)
     pool: str | None = None
     parts: int = 1
-    part: tuple[int, int] = (0, 1)
+    part: tuple[int, int] = ServedConfig.part
     champion: str = ServedConfig.champion
-    series: tuple[str, ...] = ("*",)
+    series: tuple[str, ...] = ServedConfig.series
     models: tuple[str, ...] = MODELS
     leave_out: tuple[str, ...] = ()
     known_at: str | None = None

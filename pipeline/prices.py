@@ -12,8 +12,9 @@ imports it (polars).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from pipeline.adjustments import FACTOR, adjusted, checked
 from pipeline.atomic import replacing
 from pipeline.revisions import KEY, ordered
 from pipeline.rows import UTC_TIME
-from pipeline.vintages import VintageStore, WriteResult, digest, locked
+from pipeline.vintages import VintageStore, WriteResult, bucket_of, digest, locked
 
 __all__ = ["DESCRIPTION", "KEY", "SCHEMA", "UTC_TIME", "PriceStore", "WriteResult", "digest", "ordered"]
 
@@ -156,9 +157,14 @@ class PriceStore:
         listed = self.prices.series()
         return listed.join(self._descriptions(), on="series_id", how="left", maintain_order="left")
 
-    def names(self) -> list[str]:
-        """Give the names of the series, sorted."""
-        return self.prices.names()
+    def names(self, patterns: Sequence[str] = ("*",), part: tuple[int, int] = (0, 1)) -> list[str]:
+        """Give the names of the series that match a pattern and fall into part k of n = `part`, sorted."""
+        k, n = part
+        return [
+            name
+            for name in self.prices.names()
+            if bucket_of(name, n) == k and any(fnmatchcase(name, pattern) for pattern in patterns)
+        ]
 
     def digest(self) -> str:
         """Compute the sha256 of what `read` gives; see the function `digest`."""

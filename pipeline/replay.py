@@ -7,7 +7,7 @@ polars; imported by the flows and the command line.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +66,8 @@ def replay(
     *,
     days: int = 365,
     ticks: int | None = None,
+    series: Sequence[str] = ("*",),
+    part: tuple[int, int] = (0, 1),
     config: StreamConfig | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Replayed:
@@ -83,13 +85,15 @@ def replay(
     ticks : int, optional
         Replay exactly so many: series are copied under names such as `SP500~2` until there are enough, which says
         something about throughput and nothing about forecasts.
+    series, part
+        Which series, as `PriceStore.names` takes them.
 
     Raises
     ------
     DataError
         The store holds no prices.
     """
-    frame = _ticks(prices)
+    frame = _ticks(prices, series, part)
     if frame.is_empty():
         raise DataError(f"{prices}: expected prices to replay, got none. Run `statecast ingest` first")
     copies = 1 if ticks is None else -(-ticks // len(frame))
@@ -104,8 +108,8 @@ def replay(
     return Replayed(stream=report, copies=copies, days=days, scored=scored, coverage_95=covered, seen=seen)
 
 
-def history(prices: Path, config: StreamConfig) -> Past:
-    """Give all prices of the store as ticks in order of time, for a stream to start warm.
+def history(prices: Path, config: StreamConfig, series: Sequence[str] = ("*",), part: tuple[int, int] = (0, 1)) -> Past:
+    """Give the prices of the store, or of some series, as ticks in order of time, for a stream to start warm.
 
     Raises
     ------
@@ -114,7 +118,7 @@ def history(prices: Path, config: StreamConfig) -> Past:
     """
 
     def past(layout: Layout) -> Iterator[Ticks]:
-        return parsed(_blocks(_lines(_ticks(prices), 1, None), config), config, layout)
+        return parsed(_blocks(_lines(_ticks(prices, series, part), 1, None), config), config, layout)
 
     return past
 
@@ -130,8 +134,9 @@ def _blocks(lines: bytes, config: StreamConfig) -> Iterator[Block]:
     return cut(lines, "store", IntakeConfig(batch=config.batch, max_line_bytes=config.max_line_bytes))
 
 
-def _ticks(prices: Path) -> pl.DataFrame:
-    return PriceStore(prices).read().select("series_id", "time", "price").drop_nulls()
+def _ticks(prices: Path, series: Sequence[str], part: tuple[int, int]) -> pl.DataFrame:
+    store = PriceStore(prices)
+    return store.read(store.names(series, part)).select("series_id", "time", "price").drop_nulls()
 
 
 def _lines(frame: pl.DataFrame, copies: int, ticks: int | None) -> bytes:

@@ -46,7 +46,7 @@ from pipeline.prices import PriceStore
 from pipeline.prices import digest as digest_of
 from pipeline.report import IngestReport
 from pipeline.training import EpochRecord, resolve_device
-from pipeline.vintages import WriteResult, bucket_of
+from pipeline.vintages import WriteResult
 from pipeline.windows import Panel, Split, panel, split
 
 
@@ -144,12 +144,11 @@ def _modelled(config: Config, store: PriceStore) -> list[str]:
     for pattern in config.series:
         if held and not any(fnmatchcase(name, pattern) for name in held):
             raise ConfigError(f"series: {unknown('series', pattern, held)}")
-    asked = [name for name in held if any(fnmatchcase(name, pattern) for pattern in config.series)]
+    names = [name for name in store.names(config.series, config.part) if name not in config.leave_out]
     part, parts = config.part
-    names = [name for name in asked if name not in config.leave_out and bucket_of(name, parts) == part]
-    if asked and not names and parts > 1:
+    if held and not names and parts > 1:
         raise ConfigError(
-            f"part: none of {len(asked)} series falls into part {part} of {parts}. Cut them into fewer parts"
+            f"part: none of {len(held)} series falls into part {part} of {parts}. Cut them into fewer parts"
         )
     return names
 

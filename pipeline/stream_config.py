@@ -97,6 +97,10 @@ class ServedConfig:
         Data folder whose prices are used, where it is not `folder`.
     champion : str
         Name under which the best model is published.
+    series : tuple of str
+        Patterns of the series in the store that a stream which starts warm takes in first.
+    part : [int, int]
+        [k, n] leaves, of these, those of part k of n.
     stream : StreamConfig
         The stream of ticks.
     """
@@ -104,6 +108,8 @@ class ServedConfig:
     folder: Path = Path(".statecast")
     home: Path | None = None
     champion: str = "champion"
+    series: tuple[str, ...] = ("*",)
+    part: tuple[int, int] = (0, 1)
     stream: StreamConfig = StreamConfig()
 
     @property

@@ -129,3 +129,10 @@ def test_an_empty_store_asks_for_prices(champion: Lineup, tmp_path: Path) -> Non
     PriceStore(tmp_path / "prices").write(SCHEMA.to_frame())
     with pytest.raises(DataError, match="Run `statecast ingest` first"):
         replay(champion, tmp_path / "prices", tmp_path / "out.jsonl")
+
+
+def test_a_warm_start_takes_the_series_of_its_pool(workspace: Workspace, champion: Lineup, tmp_path: Path) -> None:
+    """Of the prices of all pools only those of the series asked for are ticks."""
+    out = tmp_path / "out.jsonl"
+    replay(champion, workspace.folder / "prices", out, days=100, series=("A*", "CCC"))
+    assert {orjson.loads(line)["series"] for line in out.read_bytes().splitlines()} == {"AAA", "CCC"}
