@@ -342,7 +342,7 @@ class Tracker:
     def __init__(self, config: TrackingConfig, data_folder: Path) -> None:
         data_folder = data_folder.resolve()
         self.config = config
-        self.uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data_folder / 'mlflow.db'}"
+        self.uri = _store(config, data_folder)
         self._artifacts = (config.artifacts or data_folder / "artifacts").resolve()
         self._downloads = data_folder / "downloads"
         self._client = _connected(self.uri)
@@ -647,9 +647,14 @@ class Tracker:
         )
 
 
+def _store(config: TrackingConfig, data_folder: Path) -> str:
+    """Give the address of the store that is meant."""
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{data_folder.resolve() / 'mlflow.db'}"
+
+
 def recorded(config: TrackingConfig, data_folder: Path) -> bool:
     """Say whether there may be a store, without making one: a server is not asked, a database is looked for."""
-    uri = config.uri or f"sqlite:///{data_folder.resolve() / 'mlflow.db'}"
+    uri = _store(config, data_folder)
     return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
 
 

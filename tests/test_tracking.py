@@ -105,8 +105,10 @@ def test_the_environment_names_the_store_where_the_settings_do_not(
 ) -> None:
     """MLFLOW_TRACKING_URI stands in for a setting that is left out, and never for one that is given."""
     store = f"sqlite:///{tmp_path / 'shared.db'}"
+    assert not tracking.recorded(TrackingConfig(), tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     assert Tracker(TrackingConfig(), tmp_path).uri == store
+    assert tracking.recorded(TrackingConfig(), tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
     assert Tracker(TrackingConfig(uri=store), tmp_path).uri == store
     assert not (tmp_path / "mlflow.db").exists()
