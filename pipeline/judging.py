@@ -44,7 +44,6 @@ from pipeline.steps import (
     commit,
     iso,
     load,
-    load_model,
     move_scales,
     naive_scales,
     provenance,
@@ -144,7 +143,7 @@ def tell(
         forecasts=[*forecasts, *served],
         slices=_slices(forecasts, data, scale),
         refits={name: _refits(config, name) for name in config.models},
-        costs={name: _cost(config, name) for name in config.models},
+        costs={name: _cost(config, name, fits[name]) for name in config.models},
         reference=config.compare.last_value,
         alpha=config.compare.alpha,
     )
@@ -290,13 +289,15 @@ def _slices(
 
 def _refits(config: Config, name: str) -> list[int]:
     """Give the moments at which a model was fitted again, microseconds since 1970."""
-    noted = folds.account(config.folder, name)["refits"]
+    noted = folds.account(config.folder, name).get("refits", ())
     return [int(datetime.fromisoformat(refit["time"]).timestamp() * 1e6) for refit in noted]
 
 
-def _cost(config: Config, name: str) -> Cost:
+def _cost(config: Config, name: str, fit: Path) -> Cost:
+    """Measure a fit; where its walk is gone, as after a fit by hand, only its own seconds are known."""
     noted = folds.account(config.folder, name)
-    return measure(load_model(config, name)[0], noted["seconds"], len(noted["refits"]))
+    forecaster, about = checkpoint.load(fit)
+    return measure(forecaster, noted.get("seconds", about["seconds"]), len(noted.get("refits", ())))
 
 
 def _facts(config: Config, data: Data, like: Forecasts) -> dict[str, str]:

@@ -51,7 +51,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, tuple[bytes
     return at_the_end, read_files(folder)
 
 
-@settings(max_examples=8)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32))
 def test_a_stream_left_after_any_batch_goes_on_to_the_same_bits(
     whole: tuple[object, tuple[bytes, bytes]], tmp_path_factory: pytest.TempPathFactory, seed: int
