@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from feeding import Market, machine, model_file
 from step import bare, feeds, forecaster, session
-from walk import states_of
+from walkforward import states_of
 
 from models.autoregressive import Autoregressive
 from models.conformal import Conformal
