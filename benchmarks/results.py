@@ -117,5 +117,9 @@ def _key(row: Row, ratio: Row) -> tuple[str, str, str, str]:
     return row["claim"], row["case"], ratio["of"], ratio["over"]
 
 
+def _named(row: Row) -> tuple[str, ...]:
+    return tuple(_target(ratio).name for ratio in row["ratios"])
+
+
 def _target(ratio: Row) -> Target:
     return Target(**{name: ratio[name] for name in ("of", "over", "most", "least")})
