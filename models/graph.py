@@ -332,7 +332,7 @@ def over_time(cell: str, weights: Sequence[Sequence[Tensor]]) -> onnx.ModelProto
         arrays = _onnx_order(cell, [x.detach().cpu().numpy() for x in layer])
         fixed += [numpy_helper.from_array(a, name) for a, name in zip(arrays, named, strict=True)]
         before = [f"{part}{k}" for part in carried]
-        extra = {"linear_before_reset": 1} if cell == "gru" else {}
+        extra: dict[str, Any] = {"linear_before_reset": 1} if cell == "gru" else {}
         outputs = [f"y{k}", *(f"next.{name}" for name in before)]
         inputs = [below, *named, "lengths", *before]
         nodes.append(helper.make_node(cell.upper(), inputs, outputs, hidden_size=hidden, **extra))
