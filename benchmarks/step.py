@@ -212,12 +212,12 @@ def main() -> None:
     print(
         f"{'cell':5} {'size':>6} {'batch':>6} {'nodes':>6} {'step us':>9} {'floor us':>9} {'ratio':>6} {'bound us':>19}"
     )
-    for cell, size in itertools.product(options.cell, options.sizes):
-        for row in measure(cell, *size, tuple(options.batch), reads):
+    for cell, (hidden, layers) in itertools.product(options.cell, options.sizes):
+        for row in measure(cell, hidden, layers, tuple(options.batch), reads):
             numbers = f"{row['step_us']:9.1f} {row['floor_us']:9.1f} {row['ratio']:6.2f}"
             beside = f"{row['step_bound_us']:9.1f} {row['floor_bound_us']:9.1f}"
-            shape = f"{row['hidden']}x{row['layers']}"
-            print(f"{cell:5} {shape:>6} {row['batch']:6} {row['nodes']:6} {numbers} {beside}")
+            size = f"{hidden}x{layers}"
+            print(f"{cell:5} {size:>6} {row['batch']:6} {row['nodes']:6} {numbers} {beside}")
             if options.json:
                 with options.json.open("a") as file:
                     file.write(json.dumps({**row, "machine": machine}) + "\n")
