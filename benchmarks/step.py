@@ -2,16 +2,18 @@
 
 The whole step is raw price in, calibrated quantiles and state out, zero-state start included, as it is served. The
 floor is a graph that has only the recurrent nodes of that very file, with their weights, fed from outside. Both run
-interleaved in one process on one thread; medians of many rounds. Then onnxruntime's own profiler says where
-the rest goes, node by node. With `--calendar` the network also reads four features of the calendar one bar ahead; to
-compute them from the times of the ticks, as the stream does, is then part of the step.
+interleaved in one process on one thread; medians of many rounds. Both are also run with their inputs and outputs
+bound beforehand: the difference is what handing arrays in and out takes. Then onnxruntime's own profiler says where
+the rest goes, operator by operator. With `--calendar` the network also reads four features of the calendar one bar
+ahead; to compute them from the times of the ticks, as the stream does, is then part of the step.
 
-    python benchmarks/step.py [--cell lstm] [--hidden 64] [--layers 2] [--calendar] [--json FILE]
+    python benchmarks/step.py [--cell lstm] [--sizes 32x1 64x2 256x3] [--calendar] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -110,6 +112,17 @@ def call(model: onnx.ModelProto, batch: int, reads: tuple[str, ...] = ()) -> Cal
     return lambda: runtime.run(None, inputs | {"future": ahead(reads, times, HOUR, 1)})
 
 
+def bound(model: onnx.ModelProto, batch: int) -> Callable[[], object]:
+    """Give one call of a model whose inputs and outputs lie where they are, so that no array goes in or out."""
+    runtime, inputs = session(model), feeds(model, batch)
+    binding = runtime.io_binding()
+    for name, x in inputs.items():
+        binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(x))
+    for output, x in zip(model.graph.output, runtime.run(None, inputs), strict=True):
+        binding.bind_ortvalue_output(output.name, onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(x)))
+    return lambda: runtime.run_with_iobinding(binding)
+
+
 def interleaved(runs: list[Callable[[], object]], rounds: int, repeats: int) -> list[float]:
     """Give the median seconds of one call of each, all timed in turn in every round."""
     samples: list[list[float]] = [[] for _ in runs]
@@ -123,20 +136,21 @@ def interleaved(runs: list[Callable[[], object]], rounds: int, repeats: int) -> 
 
 
 def account(model: onnx.ModelProto, batch: int, calls: int = 500) -> list[tuple[str, int, float]]:
-    """Profile the step: (operator, nodes, microseconds a call), the dearest first."""
+    """Profile the step: (operator, nodes, sum of their median microseconds), the dearest first."""
     runtime = session(model, profile=True)
     inputs = feeds(model, batch)
     for _ in range(calls):
         runtime.run(None, inputs)
     path = Path(runtime.end_profiling())
-    spent: dict[str, float] = defaultdict(float)
-    nodes: dict[str, set[str]] = defaultdict(set)
+    taken: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in json.loads(path.read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            spent[event["args"]["op_name"]] += event["dur"]
-            nodes[event["args"]["op_name"]].add(event["name"])
+            taken[event["args"]["op_name"], event["name"]].append(event["dur"])
     path.unlink()
-    return sorted(((op, len(nodes[op]), us / calls) for op, us in spent.items()), key=lambda row: -row[2])
+    spent: dict[str, list[float]] = defaultdict(list)
+    for (op, _), durations in taken.items():
+        spent[op].append(float(np.median(durations)))
+    return sorted(((op, len(each), sum(each)) for op, each in spent.items()), key=lambda row: -row[2])
 
 
 def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...], reads: tuple[str, ...]) -> list[dict]:
@@ -145,9 +159,9 @@ def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...], reads
     floor = bare(whole)
     rows = []
     for batch in batches:
-        runs = [call(whole, batch, reads), call(floor, batch)]
-        interleaved(runs, 5, 20)
-        step, bottom = interleaved(runs, 60, max(3, 400 // batch))
+        runs = [call(whole, batch, reads), call(floor, batch), bound(whole, batch), bound(floor, batch)]
+        interleaved(runs, 3, 10)
+        step, bottom, step_bound, floor_bound = interleaved(runs, 60, max(3, 400 // batch))
         rows.append(
             {
                 "cell": cell,
@@ -159,16 +173,34 @@ def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...], reads
                 "step_us": step * 1e6,
                 "floor_us": bottom * 1e6,
                 "ratio": step / bottom,
+                "step_bound_us": step_bound * 1e6,
+                "floor_bound_us": floor_bound * 1e6,
             }
         )
     return rows
 
 
+def _size(text: str) -> tuple[int, int]:
+    """Read units and layers: 64x2."""
+    hidden, layers = text.split("x")
+    return int(hidden), int(layers)
+
+
+def _print_account(cell: str, size: tuple[int, int], batch: int, reads: tuple[str, ...]) -> None:
+    """Print where the time of one step goes: the recurrent nodes, then the rest, the dearest first."""
+    rows = account(trace(forecaster(cell, *size, reads)), batch)
+    rest = [row for row in rows if row[0] not in RECURRENT]
+    print(f"\nwhere the time of {cell} {size[0]}x{size[1]} goes at batch {batch} (kernels only, profiler on)")
+    for name, part in (("recurrent", [row for row in rows if row[0] in RECURRENT]), ("the rest", rest)):
+        print(f"  {name:12} {sum(row[1] for row in part):3} nodes {sum(row[2] for row in part):9.2f} us")
+    for op, nodes, us in rest:
+        print(f"    {op:10} {nodes:3} nodes {us:9.2f} us")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", choices=["rnn", "lstm", "gru"], nargs="*", default=["lstm", "gru", "rnn"])
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--sizes", type=_size, nargs="*", default=[(64, 2)], help="units x layers, as 64x2 256x3")
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 64, 256, 1024])
     parser.add_argument("--calendar", action="store_true", help="let the network read the calendar one bar ahead")
     parser.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
@@ -177,20 +209,20 @@ def main() -> None:
     machine = f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {RUNTIME_VERSION}"
     beside = f", reads {', '.join(reads)}" if reads else ""
     print(f"whole step / bare recurrent nodes, one thread, {machine}{beside}")
-    print(f"{'cell':5} {'size':>6} {'batch':>6} {'nodes':>6} {'step us':>9} {'floor us':>9} {'ratio':>6}")
-    for cell in options.cell:
-        for row in measure(cell, options.hidden, options.layers, tuple(options.batch), reads):
-            size = f"{row['hidden']}x{row['layers']}"
+    print(
+        f"{'cell':5} {'size':>6} {'batch':>6} {'nodes':>6} {'step us':>9} {'floor us':>9} {'ratio':>6} {'bound us':>19}"
+    )
+    for cell, (hidden, layers) in itertools.product(options.cell, options.sizes):
+        for row in measure(cell, hidden, layers, tuple(options.batch), reads):
             numbers = f"{row['step_us']:9.1f} {row['floor_us']:9.1f} {row['ratio']:6.2f}"
-            print(f"{cell:5} {size:>6} {row['batch']:6} {row['nodes']:6} {numbers}")
+            beside = f"{row['step_bound_us']:9.1f} {row['floor_bound_us']:9.1f}"
+            size = f"{hidden}x{layers}"
+            print(f"{cell:5} {size:>6} {row['batch']:6} {row['nodes']:6} {numbers} {beside}")
             if options.json:
                 with options.json.open("a") as file:
                     file.write(json.dumps({**row, "machine": machine}) + "\n")
-    whole = trace(forecaster(options.cell[0], options.hidden, options.layers, reads))
     for batch in (options.batch[0], options.batch[-1]):
-        print(f"\nwhere the time of {options.cell[0]} goes at batch {batch} (kernels only, profiler on)")
-        for op, nodes, us in account(whole, batch):
-            print(f"  {op:12} {nodes:3} nodes {us:9.2f} us")
+        _print_account(options.cell[0], options.sizes[0], batch, reads)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ class Conformal(nn.Module):
     start: Tensor
     gain: Tensor
     levels: Tensor
+    minus: Tensor
     diagonal: Tensor
 
     def __init__(self, core: Core, start: Tensor, gain: Tensor) -> None:
@@ -95,6 +96,7 @@ class Conformal(nn.Module):
         self.register_buffer("start", start.float())
         self.register_buffer("gain", gain.float())
         self.register_buffer("levels", torch.tensor(LEVELS), persistent=False)
+        self.register_buffer("minus", -torch.ones(len(LEVELS)), persistent=False)
         self.register_buffer("diagonal", torch.eye(self.tracked, dtype=torch.bool)[..., None, None], persistent=False)
 
     @property
@@ -126,16 +128,16 @@ class Conformal(nn.Module):
         """Take in one tick; the distribution is of the moves after it."""
         xp = namespace(tick.change)
         raw, following = self.core.step(tick, {k: v for k, v in state.items() if k not in OWN})
-        start = xp.constant(self._shaped(self.start))
+        quantile = self._plus(raw.quantile, raw.scale, self._shaped(self.start))
         if not self.tracked:
-            return self._published(raw, raw.quantile + raw.scale * start), following
+            return self._published(raw, quantile), following
         change, held = (self._beside(x) for x in (tick.change, tick.held))
-        due = state["pending"] - change * state["sharpness"]
+        due = self._plus(state["pending"], change * state["sharpness"], self.minus)
         offset = self._learned(self._diagonal(due), state["offset"], tick.held)
-        quantile = raw.quantile + raw.scale * (start + self._padded(offset))
+        quantile = quantile + self._wide(raw.scale) * self._padded(offset)
         fresh, sharpness = self._waiting(raw)
         following["offset"] = offset
-        following["pending"] = xp.where(held, state["pending"], self._pushed(fresh, due))
+        following["pending"] = xp.where(self._wide(held), state["pending"], self._pushed(fresh, due))
         following["sharpness"] = xp.where(held, state["sharpness"], self._pushed(sharpness, state["sharpness"]))
         return self._published(raw, quantile), following
 
@@ -153,6 +155,15 @@ class Conformal(nn.Module):
         ring = (1,) if self.tracked > 1 else ()
         return x if self._plain else namespace(x).reshape(x, (-1, *ring, 1, self.block, 1))
 
+    def _wide(self, x: Array) -> Array:
+        """Repeat [B, 1] for every level; where there are the axes of step and price, broadcasting does it."""
+        return namespace(x).repeat(x, len(LEVELS)) if self._plain else x
+
+    def _plus(self, base: Array, x: Array, row: Tensor) -> Array:
+        """Give base + x row."""
+        xp = namespace(x)
+        return xp.outer(x, xp.constant(row), base) if self._plain else base + x * xp.constant(row)
+
     def _diagonal(self, due: Array) -> Array:
         """Take from the ring [B, age, step, M, Q] the forecast of each step that is as old as its step."""
         if self.tracked == 1:
@@ -163,11 +174,17 @@ class Conformal(nn.Module):
     def _learned(self, due: Array, offset: Array, held: Array) -> Array:
         """Move the offsets by outcomes; where none came, or nothing waited for it, they stay bit for bit."""
         xp = namespace(due)
-        held = held if self._plain else xp.reshape(held, (-1, 1, self.block, 1))
-        gain, level = xp.constant(self._shaped(self.gain)), xp.constant(self.levels)
+        held = self._wide(held) if self._plain else xp.reshape(held, (-1, 1, self.block, 1))
         below = xp.clip(due + offset * (1.0 / WIDTH), 0.0, 1.0)
-        moved = offset + gain * (level - below)
+        moved = offset + self._steps(below)
         return xp.where(held | xp.isnan(moved), offset, moved)
+
+    def _steps(self, below: Array) -> Array:
+        """Give by how much the offsets move, g (τ - ramp)."""
+        xp, gain = namespace(below), self._shaped(self.gain)
+        if self._plain:
+            return xp.linear(below, xp.constant(-gain.diag()), xp.constant(gain * self.levels))
+        return xp.constant(gain) * (xp.constant(self.levels) - below)
 
     def _padded(self, offset: Array) -> Array:
         """Give the steps that are not tracked the offset zero."""
@@ -178,14 +195,14 @@ class Conformal(nn.Module):
         return offset * namespace(offset).constant(first)
 
     def _waiting(self, raw: Distribution) -> tuple[Array, Array]:
-        """Give what is kept of a forecast of the tracked steps: (q / s + a) / w + ½, and 1 / (w s)."""
+        """Give what is kept of a forecast of the tracked steps: (q + s (a + w/2)) / (w s), and 1 / (w s)."""
         xp = namespace(raw.scale)
         quantile, scale = raw.quantile, raw.scale
         if self.tracked < self.horizon:
             quantile, scale = (xp.split(x, [1, self.horizon - 1], 1)[0] for x in (quantile, scale))
         sharpness = (1.0 / WIDTH) / scale
-        edge = xp.constant(self._shaped(self.start[: self.tracked] / WIDTH + 0.5))
-        return quantile * sharpness + edge, sharpness
+        middle = self._shaped(self.start[: self.tracked] + 0.5 * WIDTH)
+        return self._plus(quantile, scale, middle) * ((1.0 / WIDTH) / self._wide(scale)), sharpness
 
     def _pushed(self, fresh: Array, ring: Array) -> Array:
         """Put what was just forecast first in the ring, and let the oldest go."""
@@ -202,7 +219,7 @@ class Conformal(nn.Module):
             return scan(self, ticks, state)
         raw, following = self.core.unroll(ticks, {k: v for k, v in state.items() if k not in OWN})
         if not self.tracked:
-            return self._published(raw, raw.quantile + raw.scale * self._shaped(self.start)), following
+            return self._published(raw, self._plus(raw.quantile, raw.scale, self._shaped(self.start))), following
         batch, time = ticks.change.shape[:2]
         flat = Distribution(**{f.name: getattr(raw, f.name).flatten(0, 1) for f in fields(Distribution)})
         waiting = {k: x.unflatten(0, (batch, time)) for k, x in zip(OWN[1:], self._waiting(flat), strict=True)}
@@ -211,7 +228,7 @@ class Conformal(nn.Module):
         due = before["pending"] - change * before["sharpness"]
         offset = _tracked(due, held, state["offset"], self._shaped(self.gain), self.levels)
         padded = self._padded(offset.flatten(0, 1)).unflatten(0, (batch, time))
-        quantile = raw.quantile + raw.scale * (self._shaped(self.start) + padded)
+        quantile = raw.quantile + raw.scale * self._shaped(self.start) + raw.scale * padded
         return self._published(raw, quantile), {**following, **waiting, "offset": offset[:, -1]}
 
     def _before_each(self, held: Tensor, state: State, waiting: State) -> tuple[State, State]:

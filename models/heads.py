@@ -75,7 +75,10 @@ class LocationScale(ABC, nn.Module):
         xp = namespace(middle)
         unit = per_price(scale, shape, (1, shape[1], 1))
         df = xp.take(xp.constant(self.df), rows * 0)
-        return student(middle * unit, gap * unit, xp.constant(self.standard), df, shape)
+        loc, spread, standard = middle * unit, gap * unit, xp.constant(self.standard)
+        if shape != (1, 1):
+            return student(loc, spread, standard, df, shape)
+        return Distribution(loc=loc, scale=spread, quantile=xp.outer(spread, standard, loc), df=df)
 
     def _raw(self, hidden: Array) -> tuple[Array, Array]:
         """Give location and log scale [B, S*M]."""

@@ -349,4 +349,5 @@ class Network(nn.Module):
 
 def _on(still: Array, shape: tuple[int, ...]) -> Array:
     """Put a truth [B, 1] on the axes of a state tensor [B, *shape]."""
-    return still if len(shape) == 1 else namespace(still).reshape(still, (-1, *(1 for _ in shape)))
+    xp = namespace(still)
+    return xp.repeat(still, *shape) if len(shape) == 1 else xp.reshape(still, (-1, *(1 for _ in shape)))

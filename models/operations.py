@@ -2,8 +2,9 @@
 
 A step asks `namespace(x)` for its operations, in the manner of the Python array API standard: for tensors it
 gets this module's `TorchOperations`; while a step is being traced into a file it gets the graph itself, whose
-methods have the same names and emit exactly one ONNX node each. So the file that is served *is* the step that
-was trained and tested, and adding an operation here means adding it in `graph.py`.
+methods have the same names and emit one ONNX node each (three to repeat truths, more for recurrent layers). So the
+file that is served *is* the step that was trained and tested, and adding an operation here means adding it in
+`graph.py`.
 
 Comes in: tensors. Goes out: tensors. Imported by the forecasters.
 """
@@ -88,6 +89,16 @@ class TorchOperations:
     def split(x: Tensor, sizes: Sequence[int], axis: int) -> tuple[Tensor, ...]:
         """Cut into pieces of the given sizes along an axis."""
         return torch.split(x, list(sizes), axis)
+
+    @staticmethod
+    def repeat(x: Tensor, width: int) -> Tensor:
+        """Repeat the last axis, of length 1, `width` times; torch need not, for it broadcasts as fast."""
+        return x.expand(*x.shape[:-1], width)
+
+    @staticmethod
+    def outer(x: Tensor, row: Tensor, base: Tensor) -> Tensor:
+        """Give base + x row: [B, 1], [N], and [B, 1] or [B, N] give [B, N]."""
+        return base + x * row
 
     @staticmethod
     def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:

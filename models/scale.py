@@ -42,6 +42,7 @@ class RunningScale(nn.Module):
 
     limit: Tensor
     per_unit: Tensor
+    spreading: Tensor
 
     def __init__(self, memories: tuple[int, ...], unit: float, block: int) -> None:
         super().__init__()
@@ -54,6 +55,7 @@ class RunningScale(nn.Module):
         self.register_buffer("floor", floor)
         self.register_buffer("least", torch.full((self.width,), EPSILON))
         self.register_buffer("shortest", unit * torch.eye(self.width, block))
+        self.register_buffer("spreading", torch.eye(block).repeat(1, len(memories)), persistent=False)
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
         """List what is carried: the averages and how many moves are in them."""
@@ -83,8 +85,10 @@ class RunningScale(nn.Module):
         state : State
         """
         xp = namespace(change)
-        move = self.spread(change * xp.constant(self.per_unit))
-        moved = self.spread(xp.where(held, 0.0, xp.constant(self.one)))
+        move = change @ xp.constant(self.per_unit * self.spreading)
+        moved = xp.linear(
+            xp.cast(held, change), xp.constant(-self.spreading.T), xp.constant(torch.ones_like(self.limit))
+        )
         count = xp.minimum(state["count"] + moved, xp.constant(self.limit))
         variance = state["variance"]
         variance = variance + moved / count * (move * move - variance)

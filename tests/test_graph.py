@@ -79,6 +79,11 @@ OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], Arrays]] = {
     "sum": (lambda xp, x: xp.sum(x["a"], 2), {"a": normal(3, 2, 4)}),
     "concat": (lambda xp, x: xp.concat([x["a"], x["b"]], 1), {"a": normal(3, 2), "b": normal(3, 1)}),
     "split": (lambda xp, x: xp.split(x["a"], [1, 3, 1], 1), {"a": normal(3, 5)}),
+    "repeat": (lambda xp, x: xp.repeat(x["a"], 4), {"a": normal(3, 1)}),
+    "outer": (
+        lambda xp, x: xp.outer(x["a"], xp.constant(torch.tensor([2.0, 3.0])), x["b"]),
+        {"a": normal(3, 1), "b": normal(3, 2)},
+    ),
     "reshape": (lambda xp, x: xp.reshape(x["a"], (-1, 2, 2)), {"a": normal(3, 4)}),
     "unsqueeze": (lambda xp, x: xp.unsqueeze(x["a"], 1), {"a": normal(3, 4)}),
     "transpose": (lambda xp, x: xp.transpose(x["a"], (1, 0, 2)), {"a": normal(3, 2, 4)}),
@@ -270,3 +275,20 @@ def test_a_note_changes_only_the_bytes_that_are_returned() -> None:
     noted = onnx.load_from_string(data)
     assert {p.key: p.value for p in noted.metadata_props} == {"statecast": "a note"}
     assert noted.graph == proto.graph
+
+
+def test_truths_are_repeated_as_truths() -> None:
+    """Repeating a truth along an axis goes by way of numbers and comes back as truths."""
+    served, eager, nodes = run(lambda xp, x: xp.repeat(x["a"], 3), {"a": FLAGS[:, :1].copy()})
+    assert nodes == ["Cast", "MatMul", "Cast"]
+    assert served[0].dtype == np.bool_
+    np.testing.assert_array_equal(served[0], eager[0])
+
+
+def test_the_same_node_is_emitted_once() -> None:
+    """An operation on the same tensors with the same settings is one node; another setting is another node."""
+    graph = Graph()
+    x = Symbol(graph, "x", "float32")
+    assert graph.exp(x) is graph.exp(x)
+    assert graph.transpose(x, (0, 1)).name != graph.transpose(x, (1, 0)).name
+    assert len(graph.nodes) == 3
