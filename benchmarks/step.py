@@ -7,7 +7,7 @@ bound beforehand: the difference is what handing arrays in and out takes. Then o
 the rest goes, operator by operator. With `--calendar` the network also reads four features of the calendar one bar
 ahead; to compute them from the times of the ticks, as the stream does, is then part of the step.
 
-    python benchmarks/step.py [--cell lstm] [--sizes 32x1 64x2 256x3] [--calendar] [--json FILE]
+    python benchmarks/step.py [--cell gru lstm] [--sizes 32x1 64x2 256x3] [--calendar] [--json FILE]
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import platform
 import tempfile
-import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper
+from record import Case, Target, interleaved, options, tell, timed_case
 
 from models.conformal import Conformal
 from models.forecaster import Forecaster
@@ -35,7 +33,7 @@ from models.network import Network, NetworkConfig
 from models.observation import LEVELS
 from models.transforms import LogReturn
 from pipeline.calendar_features import ahead
-from pipeline.session import RUNTIME_VERSION, onnxruntime
+from pipeline.session import onnxruntime
 
 CALENDAR = ("@hour_sin", "@hour_cos", "@weekday_sin", "@weekday_cos")
 HOUR = 3_600_000_000
@@ -123,18 +121,6 @@ def bound(model: onnx.ModelProto, batch: int) -> Callable[[], object]:
     return lambda: runtime.run_with_iobinding(binding)
 
 
-def interleaved(runs: list[Callable[[], object]], rounds: int, repeats: int) -> list[float]:
-    """Give the median seconds of one call of each, all timed in turn in every round."""
-    samples: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds):
-        for k, run in enumerate(runs):
-            start = time.perf_counter()
-            for _ in range(repeats):
-                run()
-            samples[k].append((time.perf_counter() - start) / repeats)
-    return [float(np.median(s)) for s in samples]
-
-
 def account(model: onnx.ModelProto, batch: int, calls: int = 500) -> list[tuple[str, int, float]]:
     """Profile the step: (operator, nodes, sum of their median microseconds), the dearest first."""
     runtime = session(model, profile=True)
@@ -153,31 +139,30 @@ def account(model: onnx.ModelProto, batch: int, calls: int = 500) -> list[tuple[
     return sorted(((op, len(each), sum(each)) for op, each in spent.items()), key=lambda row: -row[2])
 
 
-def measure(cell: str, hidden: int, layers: int, batches: tuple[int, ...], reads: tuple[str, ...]) -> list[dict]:
-    """Measure one network at every batch."""
-    whole = trace(forecaster(cell, hidden, layers, reads))
-    floor = bare(whole)
-    rows = []
-    for batch in batches:
-        runs = [call(whole, batch, reads), call(floor, batch), bound(whole, batch), bound(floor, batch)]
-        interleaved(runs, 3, 10)
-        step, bottom, step_bound, floor_bound = interleaved(runs, 60, max(3, 400 // batch))
-        rows.append(
-            {
-                "cell": cell,
-                "hidden": hidden,
-                "layers": layers,
-                "batch": batch,
-                "reads": reads,
-                "nodes": len(whole.graph.node),
-                "step_us": step * 1e6,
-                "floor_us": bottom * 1e6,
-                "ratio": step / bottom,
-                "step_bound_us": step_bound * 1e6,
-                "floor_bound_us": floor_bound * 1e6,
+def cases(given: argparse.Namespace) -> Iterator[Case]:
+    """Measure every network at every batch, then tell where the time of the first one goes."""
+    reads = CALENDAR if given.calendar else ()
+    for cell, (hidden, layers) in itertools.product(given.cell, given.sizes):
+        whole = trace(forecaster(cell, hidden, layers, reads))
+        floor = bare(whole)
+        for batch in given.batch:
+            calls = {
+                "nodes": call(floor, batch),
+                "step": call(whole, batch, reads),
+                "nodes, bound": bound(floor, batch),
+                "step, bound": bound(whole, batch),
             }
-        )
-    return rows
+            seconds = interleaved(calls, rounds=given.rounds, repeats=max(2, 400 // batch))
+            case = f"{cell} {hidden}x{layers}, batch {batch:,}" + (", with the calendar" if reads else "")
+            yield timed_case("step", case, seconds, unit="us", targets=aims(batch))
+    for batch in (given.batch[0], given.batch[-1]):
+        _print_account(given.cell[0], given.sizes[0], batch, reads)
+
+
+def aims(batch: int) -> tuple[Target, ...]:
+    """Say what the whole step is to be of its nodes at most."""
+    most = 1.8 if batch == 1 else 1.15 if batch >= 256 else None
+    return Target(of="step", over="nodes", most=most), Target(of="step, bound", over="nodes, bound")
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -197,33 +182,15 @@ def _print_account(cell: str, size: tuple[int, int], batch: int, reads: tuple[st
         print(f"    {op:10} {nodes:3} nodes {us:9.2f} us")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cell", choices=["rnn", "lstm", "gru"], nargs="*", default=["lstm", "gru", "rnn"])
-    parser.add_argument("--sizes", type=_size, nargs="*", default=[(64, 2)], help="units x layers, as 64x2 256x3")
-    parser.add_argument("--batch", type=int, nargs="*", default=[1, 64, 256, 1024])
+def arguments(parser: argparse.ArgumentParser) -> None:
+    sizes = [(32, 1), (64, 2), (128, 2), (256, 3)]
+    parser.add_argument("--cell", choices=["rnn", "lstm", "gru"], nargs="*", default=["gru", "lstm"])
+    parser.add_argument("--sizes", type=_size, nargs="*", default=sizes, help="units x layers, as 64x2 256x3")
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 16, 256, 1024])
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--calendar", action="store_true", help="let the network read the calendar one bar ahead")
-    parser.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
-    options = parser.parse_args()
-    reads = CALENDAR if options.calendar else ()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, onnxruntime {RUNTIME_VERSION}"
-    beside = f", reads {', '.join(reads)}" if reads else ""
-    print(f"whole step / bare recurrent nodes, one thread, {machine}{beside}")
-    print(
-        f"{'cell':5} {'size':>6} {'batch':>6} {'nodes':>6} {'step us':>9} {'floor us':>9} {'ratio':>6} {'bound us':>19}"
-    )
-    for cell, (hidden, layers) in itertools.product(options.cell, options.sizes):
-        for row in measure(cell, hidden, layers, tuple(options.batch), reads):
-            numbers = f"{row['step_us']:9.1f} {row['floor_us']:9.1f} {row['ratio']:6.2f}"
-            beside = f"{row['step_bound_us']:9.1f} {row['floor_bound_us']:9.1f}"
-            size = f"{hidden}x{layers}"
-            print(f"{cell:5} {size:>6} {row['batch']:6} {row['nodes']:6} {numbers} {beside}")
-            if options.json:
-                with options.json.open("a") as file:
-                    file.write(json.dumps({**row, "machine": machine}) + "\n")
-    for batch in (options.batch[0], options.batch[-1]):
-        _print_account(options.cell[0], options.sizes[0], batch, reads)
 
 
 if __name__ == "__main__":
-    main()
+    given = options(__doc__, arguments)
+    tell(cases(given), given.json)
