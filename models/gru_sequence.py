@@ -92,8 +92,10 @@ class GruSequence(torch.autograd.Function):
         from_x = torch.cat([w[: 2 * width], 2 * w[2 * width :]]).t().contiguous()
         bias = torch.cat([b[: 2 * width] + c[: 2 * width], 2 * b[2 * width :]])
         minus_one = x_NF.new_tensor(-1.0)
-        gates, out = x_NF.new_empty(len(x_NF), 4 * width), x_NF.new_empty(len(x_NF), width)
-        before = h_BH
+        gates = x_NF.new_empty(len(x_NF), 4 * width)
+        states = x_NF.new_empty(len(h_BH) + len(x_NF), width)
+        before, out = states.split([len(h_BH), len(x_NF)])
+        before.copy_(h_BH)
         blocks = _blocks(sizes)
         rows = [sum(block) for block in blocks]
         for block, x, part, top in zip(blocks, x_NF.split(rows), gates.split(rows), out.split(rows), strict=True):
@@ -108,7 +110,7 @@ class GruSequence(torch.autograd.Function):
                 torch.add(minus_one, n, alpha=2.0, out=n)
                 torch.lerp(n, before, z, out=after)
                 before = after
-        ctx.save_for_backward(x_NF, h_BH, w, u, gates, out)
+        ctx.save_for_backward(x_NF, w, u, gates, states)
         ctx.sizes = sizes
         return out
 
@@ -116,12 +118,14 @@ class GruSequence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *from_above: Tensor) -> tuple[Tensor | None, ...]:
         """Go back through time; the weights' gradients are taken block by block."""
-        x_NF, h_BH, w, u, gates, out = ctx.saved_tensors
+        x_NF, w, u, gates, states = ctx.saved_tensors
         width, blocks = u.shape[1], _blocks(ctx.sizes)
         rows = [sum(block) for block in blocks]
         to_h = torch.cat([u[2 * width :], u[: 2 * width]])
-        before = torch.cat([h_BH, *(h[:size] for h, size in zip(out.split(ctx.sizes), ctx.sizes[1:], strict=False))])
-        d_h = torch.cat([torch.zeros_like(h_BH), *from_above]).split([len(h_BH), *ctx.sizes])
+        batch, of_step = ctx.sizes[0], states.split([ctx.sizes[0], *ctx.sizes])
+        even = len(states) == batch * len(of_step)
+        before = states if even else torch.cat([h[:size] for h, size in zip(of_step, ctx.sizes, strict=False)])
+        d_h = torch.cat([torch.zeros_like(of_step[0]), *from_above]).split([batch, *ctx.sizes])
         d_x = torch.empty_like(x_NF) if ctx.needs_input_grad[0] else None
         d_w, d_u = torch.zeros_like(w.t()), torch.zeros_like(u.t())
         d_bias = w.new_zeros(4 * width)
@@ -149,12 +153,13 @@ class GruSequence(torch.autograd.Function):
 def _factors(gates: Tensor, before: Tensor) -> Tensor:
     """Give what d is multiplied with for the derivatives of q, r, z and n before their σ and tanh, [rows, 4H]."""
     q, r, z, n = gates.split(before.shape[1], 1)
-    factors = torch.empty_like(gates)
+    factors, zero, one = torch.empty_like(gates), gates.new_tensor(0.0), gates.new_tensor(1.0)
     of_q, of_r, of_z, of_n = factors.split(before.shape[1], 1)
-    torch.mul(1 - z, 1 - n * n, out=of_n)
+    # x - x y is x (1 - y) without a temporary
+    torch.addcmul(one, n, n, value=-1.0, out=of_n).addcmul_(of_n, z, value=-1.0)
     torch.mul(of_n, r, out=of_q)
-    torch.mul(of_q, q, out=of_r).mul_(1 - r).mul_(0.5)  # q is kept doubled
-    torch.mul(before - n, z, out=of_z).mul_(1 - z)
+    torch.addcmul(zero, of_q, q, value=0.5, out=of_r).addcmul_(of_r, r, value=-1.0)  # q is kept doubled
+    torch.sub(before, n, out=of_z).mul_(z).addcmul_(of_z, z, value=-1.0)
     return factors
 
 
