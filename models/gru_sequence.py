@@ -103,7 +103,8 @@ class GruSequence(torch.autograd.Function):
             torch.addmm(bias, x, from_x, out=part[:, width:])
             views = (part[:, : 3 * width], part[:, width : 3 * width], *part.split(width, 1), top)
             for recurrent, rz, q, r, z, n, after in zip(*(view.split(block) for view in views), strict=True):
-                before = before[: len(after)]
+                if len(after) < len(before):
+                    before = before[: len(after)]
                 recurrent.addmm_(before, from_h)
                 rz.sigmoid_()
                 n.addcmul_(r, q).sigmoid_()
@@ -127,33 +128,36 @@ class GruSequence(torch.autograd.Function):
         before = states if even else torch.cat([h[:size] for h, size in zip(of_step, ctx.sizes, strict=False)])
         d_h = torch.cat([torch.zeros_like(of_step[0]), *from_above]).split([batch, *ctx.sizes])
         d_x = torch.empty_like(x_NF) if ctx.needs_input_grad[0] else None
-        d_w, d_u = torch.zeros_like(w.t()), torch.zeros_like(u.t())
-        d_bias = w.new_zeros(4 * width)
+        # the transposed product into rows is up to six times as fast as that into columns where F is small
+        d_w, d_u, d_bias = w.new_zeros(w.shape[::-1]), u.new_zeros(u.shape[::-1]), w.new_zeros(4 * width)
+        scratch = torch.empty_like(gates[: max(rows)])
         t, end = len(ctx.sizes), len(x_NF)
         for block, count in zip(reversed(blocks), reversed(rows), strict=True):
             piece = slice(end - count, end)
-            d_gates = _factors(gates[piece], before[piece])
-            z = gates[piece, 2 * width : 3 * width]
-            views = d_gates.unflatten(1, (4, width)), d_gates[:, : 3 * width], z
-            for d_all, d_recurrent, z_t in zip(*(reversed(view.split(block)) for view in views), strict=True):
-                d = d_h[t]
-                t -= 1
+            d_gates = _factors(gates[piece], before[piece], scratch[:count])
+            from_h, from_x = d_gates[:, : 3 * width], d_gates[:, width:]
+            views = d_gates.unflatten(1, (4, width)), from_h, gates[piece, 2 * width : 3 * width]
+            for d_all, d_recurrent, z in zip(*(reversed(view.split(block)) for view in views), strict=True):
+                d, d_before = d_h[t], d_h[t - 1]
                 d_all.mul_(d[:, None])
-                d_h[t][: len(d)].addcmul_(d, z_t).addmm_(d_recurrent, to_h)
-            d_w.addmm_(x_NF[piece].t(), d_gates[:, width:])
-            d_u.addmm_(before[piece].t(), d_gates[:, : 3 * width])
+                if len(d) < len(d_before):
+                    d_before = d_before[: len(d)]
+                d_before.addcmul_(d, z).addmm_(d_recurrent, to_h)
+                t -= 1
+            d_w.addmm_(x_NF[piece].t(), from_x)
+            d_u.addmm_(before[piece].t(), from_h)
             d_bias += d_gates.sum(0)
             if d_x is not None:
-                torch.mm(d_gates[:, width:], w, out=d_x[piece])
+                torch.mm(from_x, w, out=d_x[piece])
             end -= count
         d_u, d_c = d_u.t(), torch.cat([d_bias[width : 3 * width], d_bias[:width]])
         return d_x, d_h[0], d_w.t(), torch.cat([d_u[width:], d_u[:width]]), d_bias[width:], d_c, None
 
 
-def _factors(gates: Tensor, before: Tensor) -> Tensor:
-    """Give what d is multiplied with for the derivatives of q, r, z and n before their σ and tanh, [rows, 4H]."""
+def _factors(gates: Tensor, before: Tensor, factors: Tensor) -> Tensor:
+    """Fill in what d is multiplied with for the derivatives of q, r, z and n before their σ and tanh, [rows, 4H]."""
     q, r, z, n = gates.split(before.shape[1], 1)
-    factors, zero, one = torch.empty_like(gates), gates.new_tensor(0.0), gates.new_tensor(1.0)
+    zero, one = gates.new_tensor(0.0), gates.new_tensor(1.0)
     of_q, of_r, of_z, of_n = factors.split(before.shape[1], 1)
     # x - x y is x (1 - y) without a temporary
     torch.addcmul(one, n, n, value=-1.0, out=of_n).addcmul_(of_n, z, value=-1.0)
