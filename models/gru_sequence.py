@@ -6,8 +6,8 @@
 
     Cho et al. (2014) EMNLP, in the form of cuDNN, `linear_before_reset=1` in ONNX, and of `nn.GRU`.
 
-`nn.GRU` on a CPU is some fifteen operations a step, each a node of the graph. Here a step is six operations in place
-and four on the way back. All derivatives of a step are d = ∂/∂h' times a factor that is known before the way back
+`nn.GRU` on a CPU is a dozen operations a step, each a node of the graph. Here a step is six operations in place and
+three on the way back. All derivatives of a step are d = ∂/∂h' times a factor that is known before the way back
 begins:
 
     ∂q = d (1 - z)(1 - n²) r,  ∂r̃ = d (1 - z)(1 - n²) q r (1 - r),  ∂z̃ = d (h - n) z (1 - z),  ∂ñ = d (1 - z)(1 - n²)
@@ -87,7 +87,7 @@ class GruSequence(torch.autograd.Function):
     ) -> Tensor:
         """Run over the steps; keeps the four gates and the outputs for the way back."""
         width = u.shape[1]
-        # tanh(a) = 2 σ(2a) - 1: torch's tanh takes five times as long as its σ. Doubling is exact.
+        # tanh(a) = 2 σ(2a) - 1: torch's tanh takes several times as long as its σ. Doubling is exact.
         from_h = torch.cat([2 * u[2 * width :], u[: 2 * width]]).t().contiguous()
         from_x = torch.cat([w[: 2 * width], 2 * w[2 * width :]]).t().contiguous()
         bias = torch.cat([b[: 2 * width] + c[: 2 * width], 2 * b[2 * width :]])
