@@ -117,7 +117,7 @@ class GruSequence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *from_above: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *from_above: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]  untyped wrapper
         """Go back through time; the weights' gradients are taken block by block."""
         x_NF, w, u, gates, states = ctx.saved_tensors
         width, blocks = u.shape[1], _blocks(ctx.sizes)
