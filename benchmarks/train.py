@@ -1,24 +1,31 @@
 """S5: how fast a network is trained, against the bare loop of torch and as a whole fit.
 
-Random walks of equal length are trained on in 64 lanes and chunks of 64. Three things run in turn, the same number of
+Random walks of equal length are trained on in 64 lanes and chunks of 64. Four things run in turn, the same number of
 epochs each, on the CPU on one thread or on a GPU:
 
 - bare: what anybody would write, `nn.LSTM` or `nn.GRU` and one linear layer over inputs that lie ready, the likelihood
   of a Student t, gradients clipped, AdamW, the state carried from chunk to chunk and detached; no validation
-- epochs: the epochs of a fit by this project, each with its pass over the validation split, as they time themselves
-- whole fit: prices in, forecaster out; inputs, scales and lanes are made, the best epoch is kept, nothing is calibrated
+- training: the epochs of a fit by this project whose validation split is next to nothing, the first left out
+- epochs: those of a fit with the validation split that is the default, a quarter of the train split
+- whole fit: the same, prices in, forecaster out; inputs, scales and lanes are made, the best epoch is kept, nothing is
+  calibrated
 
-Printed for each cell are loss targets a second, median of the rounds, and what that is of the bare loop.
+Both cells take turns as well, for memory and other jobs let a machine be fast for a while and slow for another. Printed
+for each are loss targets a second of the time that the process had (on a GPU, of the clock), median of the rounds, and
+what that is of the bare loop; then the rates of GRU over those of LSTM, medians of what they are round by round.
 
-    python benchmarks/train.py [--hidden 64] [--layers 2] [--epochs 5] [--device cpu]
+    python benchmarks/train.py [--hidden 64] [--layers 2] [--epochs 5] [--device cpu] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,11 +40,15 @@ from pipeline.windows import Panel, Split, SplitConfig, panel, split
 
 DAY = 86_400_000_000
 LANES = CHUNK = 64
+CELLS = ("lstm", "gru")
+UNVALIDATED = SplitConfig(validation=0.004)
+"""A validation split of some twenty steps a lane: what is left of an epoch is training."""
+RATES = ("bare", "training", "epochs", "fit")
 
 
-def prices(length: int) -> Panel:
+def prices(length: int, shares: SplitConfig) -> Panel:
     """Draw a random walk a lane, of as many prices before the end of train as a lane has."""
-    rng, each = np.random.default_rng(0), round(length / (1 - SplitConfig().validation - SplitConfig().test))
+    rng, each = np.random.default_rng(0), round(length / (1 - shares.validation - shares.test))
     moves = rng.standard_t(5, size=(LANES, each)) * 0.01
     names = np.repeat([f"S{k:02d}" for k in range(LANES)], each)
     return panel(names, np.tile(np.arange(each) * DAY, LANES), 100 * np.exp(np.cumsum(moves, 1)).ravel())
@@ -66,7 +77,8 @@ def bare(cell: str, inputs: Tensor, targets: Tensor, options: argparse.Namespace
     network = Bare(cell, inputs.shape[2], options.hidden, options.layers).to(inputs.device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3, weight_decay=1e-3)
     _wait(inputs.device)
-    began = time.perf_counter()
+    clock = _clock(inputs.device.type)
+    began = clock()
     for _ in range(options.epochs):
         state, total = None, torch.zeros((), device=inputs.device)
         for x, y in zip(inputs.split(CHUNK, 1), targets.split(CHUNK, 1), strict=True):
@@ -77,17 +89,54 @@ def bare(cell: str, inputs: Tensor, targets: Tensor, options: argparse.Namespace
             optimiser.step()
             total += loss.detach()
         total.item()
-    return targets.numel() * options.epochs / (time.perf_counter() - began)
+    return targets.numel() * options.epochs / (clock() - began)
 
 
 def ours(cell: str, data: Panel, cut: Split, config: FitConfig) -> tuple[float, float]:
-    """Fit by this project; give loss targets a second in its epochs, and in the whole fit."""
-    told: list[EpochRecord] = []
-    began = time.perf_counter()
-    fit(cell, data, cut, LogReturn(), config, on_epoch=told.append)
-    whole = time.perf_counter() - began
-    targets = sum(record.targets for record in told)
-    return targets / sum(record.seconds for record in told), targets / whole
+    """Fit by this project; give loss targets a second in its epochs after the first, and in the whole fit."""
+    told: list[tuple[float, EpochRecord]] = []
+    clock, began = _clock(config.training.device), _clock(config.training.device)()
+    fit(cell, data, cut, LogReturn(), config, on_epoch=lambda record: told.append((clock(), record)))
+    whole = clock() - began
+    (first, _), *rest = told
+    targets = sum(record.targets for _, record in rest)
+    return targets / (rest[-1][0] - first), sum(record.targets for _, record in told) / whole
+
+
+def _clock(device: str) -> Callable[[], float]:
+    """On the CPU, where one thread works, time is counted that the process had: other jobs take some of the other."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
+def one_round(cell: str, made: Training, config: FitConfig, options: argparse.Namespace) -> tuple[float, ...]:
+    """Let the four take their turn; give their rates in the order of `RATES`."""
+    inputs, targets = made.train.inputs, made.train.targets[..., 0, 0]
+    floor = bare(cell, inputs, targets, options)
+    rates = []
+    for shares in (UNVALIDATED, SplitConfig()):
+        data = prices(options.length, shares)
+        rates.append(ours(cell, data, split(data, shares), config))
+    without, whole = rates
+    return floor, without[0], *whole
+
+
+def measured(config: FitConfig, options: argparse.Namespace) -> list[dict[str, object]]:
+    """Give a row a cell, and one of GRU over LSTM."""
+    data = prices(options.length, SplitConfig())
+    cut = split(data, SplitConfig())
+    made = {
+        cell: Training(cell, data, cut, LogReturn(), network=config.network, config=config.training) for cell in CELLS
+    }
+    rounds = [[one_round(cell, made[cell], config, options) for cell in CELLS] for _ in range(options.rounds)]
+    rates = np.array(rounds)  # round, cell, rate
+    rows: list[dict[str, object]] = []
+    for cell, (floor, *rest) in zip(CELLS, np.median(rates, 0).tolist(), strict=True):
+        mine = dict(zip(RATES[1:], rest, strict=True))
+        of_bare = {f"{name}_over_bare": rate / floor for name, rate in mine.items()}
+        rows.append({"row": cell, "bare": floor, **mine, **of_bare})
+    gru_over_lstm = np.median(rates[:, 1] / rates[:, 0], 0).tolist()
+    rows.append({"row": "gru over lstm", **dict(zip(RATES, gru_over_lstm, strict=True))})
+    return [{**row, "hidden": options.hidden, "layers": options.layers, "device": options.device} for row in rows]
 
 
 def _wait(device: torch.device) -> None:
@@ -103,10 +152,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    data = prices(options.length)
-    cut = split(data, SplitConfig())
     network = NetworkConfig(hidden=options.hidden, layers=options.layers)
     training = TrainingConfig(
         lanes=LANES, chunk=CHUNK, epochs=options.epochs, patience=options.epochs, device=options.device
@@ -114,16 +162,21 @@ def main() -> None:
     config = FitConfig(network=network, training=training, conformal=ConformalConfig(track="off"))
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {options.device}")
     print(f"{options.hidden}x{options.layers}, {LANES} lanes of {options.length} steps in chunks of {CHUNK}")
-    for cell in ("lstm", "gru"):
-        made = Training(cell, data, cut, LogReturn(), network=network, config=training)
-        inputs, targets = made.train.inputs, made.train.targets[..., 0, 0]
-        rates = [(bare(cell, inputs, targets, options), *ours(cell, data, cut, config)) for _ in range(options.rounds)]
-        floor, epochs, whole = np.median(rates, 0)
-        print(
-            f"{cell:5s} targets a second: bare {floor:9,.0f}   epochs {epochs:9,.0f} ({epochs / floor:.2f})   "
-            f"whole fit {whole:9,.0f} ({whole / floor:.2f})",
-            flush=True,
-        )
+    rows = measured(config, options)
+    for row in rows:
+        rates = {name: row[name] for name in RATES}
+        ratios = {name: row.get(f"{name}_over_bare") for name in RATES}
+        print(f"{row['row']!s:13s}", *(_cell(name, rates[name], ratios[name]) for name in RATES), sep="   ")
+    if options.json:
+        with options.json.open("a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _cell(name: str, rate: object, ratio: object) -> str:
+    """Write a rate, or a ratio of rates, and what it is of the bare loop."""
+    assert isinstance(rate, float)
+    number = f"{rate:9,.0f}" if rate > 100 else f"{rate:9.2f}"
+    return f"{name} {number} ({ratio:.2f})" if isinstance(ratio, float) else f"{name} {number}"
 
 
 if __name__ == "__main__":

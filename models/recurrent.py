@@ -3,6 +3,8 @@
     Elman (1990) Cognitive Science 14(2); Hochreiter & Schmidhuber (1997) Neural Computation 9(8);
     Cho et al. (2014) EMNLP, in the form of cuDNN and ONNX `linear_before_reset=1`.
 
+A GRU that is trained on a CPU runs through `gru_sequence`, which takes the weights of this one's `nn.GRU`.
+
 Legend: B batch, T time, F features, H hidden, K layers.
 
 Comes in: features. Goes out: the hidden vector of the last layer. Imported by network.
@@ -11,11 +13,13 @@ Comes in: features. Goes out: the hidden vector of the last layer. Imported by n
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from models.gru_sequence import run_gru
 from models.observation import Array, State, StateTensor
 from models.operations import namespace
 
@@ -90,12 +94,11 @@ class Recurrent(nn.Module):
             return self.engine(x_BTF, state, lengths)
         hidden = self._stacked(state)
         if lengths is None:
-            top, end = self.layers(x_BTF, hidden if self.cell == "lstm" else hidden[0])
-            return top, self._unstacked(end if self.cell == "lstm" else (end,))
+            top, end = self._run_layers(x_BTF, hidden)
+            return top, self._unstacked(end)
         packed = pack_padded_sequence(x_BTF, lengths.clamp(min=1), batch_first=True, enforce_sorted=False)
-        out, end = self.layers(packed, hidden if self.cell == "lstm" else hidden[0])
+        out, ended = self._run_layers(packed, hidden)
         top, _ = pad_packed_sequence(out, batch_first=True, total_length=x_BTF.shape[1])
-        ended = end if self.cell == "lstm" else (end,)
         none = (lengths == 0).to(x_BTF.device)[None, :, None]
         return top, self._unstacked(tuple(torch.where(none, o, new) for o, new in zip(hidden, ended, strict=True)))
 
@@ -103,6 +106,16 @@ class Recurrent(nn.Module):
         """Give of each layer weight_ih, weight_hh, bias_ih and bias_hh."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [[getattr(self.layers, f"{n}_l{k}") for n in names] for k in range(self.depth)]
+
+    def _run_layers(self, x: Tensor | PackedSequence, hidden: tuple[Tensor, ...]) -> tuple[Any, tuple[Tensor, ...]]:
+        """Run the layers from (h,) or (h, c), each [K, B, H]; give the output of the top, and these after the run."""
+        if self.cell == "lstm":
+            return self.layers(x, hidden)
+        if isinstance(self.layers, nn.GRU) and torch.is_grad_enabled() and hidden[0].device.type == "cpu":
+            top, end = run_gru(self.layers, x, hidden[0])
+        else:
+            top, end = self.layers(x, hidden[0])
+        return top, (end,)
 
     def _stacked(self, state: State) -> tuple[Tensor, ...]:
         """Join the layers' states into (h,) or (h, c), each [K, B, H]."""
