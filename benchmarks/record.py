@@ -175,7 +175,7 @@ def aimed(target: Target, ratio: float) -> str:
     """Write what a ratio is to be, and whether it is: ` (<= 1.8, short)`."""
     if target.reached(ratio) is None:
         return ""
-    bounds = [f"<= {target.most:g}"] * (target.most is not None) + [f">= {target.least:g}"] * (target.least is not None)
+    bounds = [f"{sign} {bound:g}" for sign, bound in (("<=", target.most), (">=", target.least)) if bound is not None]
     return f" ({', '.join(bounds)}, {'reached' if target.reached(ratio) else 'short'})"
 
 
