@@ -65,9 +65,11 @@ bench-peers: $(PEERS:%=.venv-peers/%/.installed) ## measure beside other librari
 	$(supported)
 	@echo "$*: building its environment in .venv-peers/$*, which takes some minutes"
 	@rm -rf .venv-peers/$*
-	@$(PYTHON) -m venv .venv-peers/$* \
-		&& .venv-peers/$*/bin/python -m pip install $(PIP_ARGS) -c constraints.txt torch \
-		&& .venv-peers/$*/bin/python -m pip install $(PIP_ARGS) -c constraints.txt -e . -r $< || { \
+	@$(PYTHON) -m venv .venv-peers/$*
+	# what a peer pins itself, it takes in place of our pin
+	@awk -F == 'NR == FNR { theirs[$$1]; next } !($$1 in theirs)' $< constraints.txt > $(@D)/constraints.txt
+	@.venv-peers/$*/bin/python -m pip install --no-compile $(PIP_ARGS) -c $(@D)/constraints.txt torch \
+		&& .venv-peers/$*/bin/python -m pip install --no-compile $(PIP_ARGS) -c $(@D)/constraints.txt -e . -r $< || { \
 		echo "The environment of $* could not be built; what pip said is above. $< has its pins."; \
 		echo "To measure without it, name the others: make bench-peers PEERS='...'"; exit 1; }
 	@touch $@

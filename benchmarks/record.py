@@ -25,7 +25,19 @@ import orjson
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
-LIBRARIES = ("torch", "onnxruntime", "numpy", "polars", "statsmodels", "darts", "neuralforecast", "gluonts")
+LIBRARIES = (
+    "torch",
+    "onnxruntime",
+    "numpy",
+    "polars",
+    "statsmodels",
+    "darts",
+    "neuralforecast",
+    "gluonts",
+    "statsforecast",
+    "river",
+    "skforecast",
+)
 PER = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """How many of a unit of time are a second."""
 

@@ -2,7 +2,8 @@
 
 - one price: a new price of a series, or of a thousand, until its one-step forecast is there (S2, S3);
 - walk: 1,000 one-step forecasts of one series, one fit (S7);
-- fit: a whole fit of so many epochs, 64 lanes and chunks of 64, per target in a loss (S5).
+- fit: a whole fit of three epochs, 64 series, chunks of 64, 64 of them a step, per target in a loss (S5). A target
+  counts as often as it is in a loss, as each library's own loss counts it; targets of validation do not.
 
 Before anything is timed, every library's forecasts must be of the asked time of the asked series, finite and near the
 last price. The same prices for all, networks of 64x2, one thread, CPU seconds. `nodes` are the recurrent nodes of
@@ -29,7 +30,7 @@ import torch
 from peer import CONTEXT, LANES, Peer, checked, walks
 from record import Call, Case, Target, interleaved, options, tell, timed_case
 
-PEERS = ("darts", "neuralforecast")
+PEERS = ("darts", "neuralforecast", "river")
 """The libraries that there is a module and a file of pins for."""
 
 ORIGINS, LENGTH, EPOCHS = 1000, 2048, 3
@@ -104,15 +105,15 @@ def cases(peer: Peer, claims: list[str], rounds: int) -> Iterator[Case]:
     """Measure what a peer offers, kind by kind."""
     print(f"{peer.name} {peer.differs}")
     for kind in peer.kinds:
-        print(
-            f"parameters of {kind}: statecast {ours.count(kind):,}, {peer.name} {peer.parameters(kind):,}", flush=True
-        )
-        if "one-price" in claims:
-            yield from (one_price(peer, kind, rows, rounds) for rows in (1, 1000))
-        if "walk" in claims:
-            yield walk(peer, kind, rounds)
-        if "fit" in claims and peer.train is not None:
-            yield fit(peer, kind, min(rounds, 3))
+        print(f"parameters of {kind}: statecast {ours.count(kind):,}, {peer.name} {peer.parameters(kind):,}")
+        for claim in claims if peer.train else [claim for claim in claims if claim != "fit"]:
+            print(f"... {claim}, {kind}", flush=True)
+            if claim == "one-price":
+                yield from (one_price(peer, kind, rows, rounds) for rows in (1, 1000))
+            elif claim == "walk":
+                yield walk(peer, kind, rounds)
+            else:
+                yield fit(peer, kind, min(rounds, 3))
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -32,6 +32,9 @@ from pipeline.training import Training as Fitting
 from pipeline.windows import Panel, SplitConfig, panel, split
 
 DAY_US = 86_400_000_000
+PARTS = SplitConfig()
+TRAINED_ON = 1 - PARTS.validation - PARTS.test
+"""The part of the prices that a fit learns from."""
 
 
 def model(kind: str) -> Forecaster:
@@ -88,8 +91,9 @@ def daily(prices_NT: Prices) -> Panel:
 
 
 def walked(kind: str, prices_T: Prices, origins: int) -> dict[str, Work]:
-    """Walk in torch and with the exported file."""
-    network, data = model(kind), daily(prices_T[None])
+    """Walk in torch and with the exported file; an autoregression is fitted, since it has coefficients a series."""
+    data = daily(prices_T[None])
+    network = fit(kind, data, split(data, PARTS), LogReturn(), FitConfig()) if kind == "ar" else model(kind)
     wanted = np.zeros_like(data.published)
     wanted[:, -origins - 1 : -1] = True
     file = ungated(network)
@@ -106,11 +110,6 @@ def walked(kind: str, prices_T: Prices, origins: int) -> dict[str, Work]:
 def walk_floor(kind: str, origins: int) -> dict[str, Call]:
     """Give the bare nodes of the same file, called once an origin; an autoregression has none."""
     return {} if kind == "ar" else {"nodes": carried(bare(trace(model(kind))), origins)}
-
-
-PARTS = SplitConfig()
-TRAINED_ON = 1 - PARTS.validation - PARTS.test
-"""The part of the prices that a fit learns from."""
 
 
 def trained(kind: str, prices_NT: Prices, epochs: int) -> dict[str, Training]:
