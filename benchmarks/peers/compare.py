@@ -30,7 +30,7 @@ import torch
 from peer import CONTEXT, LANES, Peer, checked, walks
 from record import Call, Case, Target, interleaved, options, tell, timed_case
 
-PEERS = ("darts", "neuralforecast", "river")
+PEERS = ("darts", "neuralforecast", "statsforecast", "river", "skforecast")
 """The libraries that there is a module and a file of pins for."""
 
 ORIGINS, LENGTH, EPOCHS = 1000, 2048, 3
