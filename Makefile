@@ -7,13 +7,15 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py $(wildcard benchmarks/year*.py)
 SCALE := benchmarks/scale.py
-SCRIPTS := $(filter-out $(SOAKS) $(SCALE), $(sort $(wildcard benchmarks/*.py)))
+SPEED := $(addprefix benchmarks/, $(addsuffix .py, ar bench feeding fresh growth memory one_price record results \
+	startup step stream stream_load train walkforward windows))
+QUALITY := $(filter-out $(SOAKS) $(SCALE) $(SPEED), $(sort $(wildcard benchmarks/*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint contracts types check bench bench-peers soak soak-year scale clean
+.PHONY: help setup demo test lint contracts types check bench bench-peers bench-quality soak soak-year scale clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## build .venv from the pins; PYTHON=python3.12 chooses the interpreter, PIP_ARGS goes to pip
 
@@ -49,8 +51,11 @@ types: $(STAMP) ## check types
 
 check: lint contracts types test ## everything that CI checks, the cheapest first
 
-bench: $(STAMP) ## run every benchmark in turn
-	@set -e; for script in $(SCRIPTS); do echo "== $$script"; $(BIN)/python $$script; done
+bench: $(STAMP) ## run the benchmarks of speed in some minutes, and name what moved against the record
+	$(BIN)/python benchmarks/bench.py
+
+bench-quality: $(STAMP) ## run the benchmarks of forecasts, checks and files in turn, which takes hours
+	@set -e; for script in $(QUALITY); do echo "== $$script"; $(BIN)/python $$script; done
 
 PEERS ?= darts neuralforecast
 PEERS_JSON ?= build/peers.jsonl

@@ -4,30 +4,31 @@
 - statsmodels: `ar_select_order` and `AutoReg`, series by series, of which the first `--statsmodels` are timed;
 - normal equations: one design and one solve a series at the fixed order 20, in plain numpy: no order is chosen.
 
-The answers of statecast and statsmodels are compared, and the worst difference printed.
+The orders of statecast and statsmodels have to be the same first, and the coefficients to 1e-8.
 
-    python benchmarks/ar.py [--rounds 5] [--statsmodels 20]
+    python benchmarks/ar.py [--rounds 5] [--statsmodels 20] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import time
 import warnings
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from numpy.typing import NDArray
+from record import Case, Target, interleaved, options, tell, timed_case
 from statsmodels.tsa.ar_model import AutoReg, ar_select_order
 
 from models.least_squares import Regressions, autoregressions
 
 SERIES, MOVES, LAGS = 200, 2000, 20
+EQUAL = 1e-8
+TARGETS = (Target(of="statsmodels", over="statecast", least=50), Target(of="statecast", over="normal equations"))
 Moves = NDArray[np.float64]
 
 
@@ -56,17 +57,6 @@ def by_normal_equations(r: Moves) -> Moves:
     return np.linalg.solve(design.T @ design, design.T @ windows[:, -1])
 
 
-def seconds(run: Callable[[], object], rounds: int) -> float:
-    """Give the median time of some rounds, after one that is not counted."""
-    run()
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        run()
-        taken.append(time.perf_counter() - start)
-    return float(np.median(taken))
-
-
 def worst(found: Regressions, params: list[Moves]) -> float:
     """Give the largest difference from statsmodels over its first series; infinite where an order differs."""
     gaps = []
@@ -78,27 +68,30 @@ def worst(found: Regressions, params: list[Moves]) -> float:
     return float(max(gaps))
 
 
-def main() -> None:
-    """Time all three, and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--statsmodels", type=int, default=20)
-    given = parser.parse_args()
-    warnings.simplefilter("ignore")
+def cases(given: argparse.Namespace) -> Iterator[Case]:
+    """Compare the answers, then time all three in turn."""
     series = simulated()
     some = series[: given.statsmodels]
-    ours = seconds(lambda: autoregressions(series, LAGS), given.rounds)
-    bare = seconds(lambda: [by_normal_equations(r) for r in series], given.rounds)
-    theirs = seconds(lambda: [by_statsmodels(r) for r in some], 1) * SERIES / len(some)
-    versions = " ".join(f"{name} {version(name)}" for name in ("numpy", "scipy", "statsmodels", "torch"))
-    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {versions}, 1 thread")
-    print(f"{SERIES} series of {MOVES} moves, orders 0..{LAGS}; ms for all series")
-    print(f"  statecast          {ours * 1e3:9.1f}")
-    print(f"  statsmodels        {theirs * 1e3:9.1f}   {theirs / ours:6.0f} x   (from {len(some)} series)")
-    print(f"  normal equations   {bare * 1e3:9.1f}   {bare / ours:6.1f} x   (order {LAGS} alone)")
     gap = worst(autoregressions(series, LAGS), [by_statsmodels(r) for r in some])
-    print(f"largest difference from statsmodels: {gap:.1e}")
+    if gap > EQUAL:
+        raise SystemExit(f"expected the orders and coefficients of statsmodels to {EQUAL}, differ by {gap}")
+    calls = {
+        "normal equations": lambda: [by_normal_equations(r) for r in some],
+        "statecast": lambda: autoregressions(series, LAGS),
+        "statsmodels": lambda: [by_statsmodels(r) for r in some],
+    }
+    seconds = interleaved(calls, rounds=given.rounds, clock=time.process_time)
+    each = {name: value / (len(series) if name == "statecast" else len(some)) for name, value in seconds.items()}
+    case = f"{SERIES} series x {MOVES:,}, orders 0-{LAGS}, a series"
+    yield timed_case("ar", case, each, unit="us", targets=TARGETS)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--statsmodels", type=int, default=20, help="series that statsmodels is given")
 
 
 if __name__ == "__main__":
-    main()
+    given = options(__doc__, arguments)
+    warnings.simplefilter("ignore")
+    tell(cases(given), given.json)

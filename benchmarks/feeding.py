@@ -6,11 +6,8 @@ Comes in: sizes. Goes out: bytes and seconds. Imported by the benchmarks named `
 from __future__ import annotations
 
 import os
-import platform
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +29,6 @@ SECOND_US = 1_000_000
 
 QUIET = DriftConfig(threshold=1e12)
 """Random weights drift all the time, which a fitted model does not: let the watch go on and tell nothing."""
-
-Row = dict[str, Any]
-"""One measurement, ready for JSON."""
-
-
-def machine() -> str:
-    """Describe where this runs, and how busy it is."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("onnxruntime", "numpy", "orjson"))
-    load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, load average {load}, Python {platform.python_version()}, "
-        f"{libraries}, SQLite {sqlite3.sqlite_version}"
-    )
 
 
 def model_file(model: Shell[Any] | None = None, edition: int = 1) -> bytes:

@@ -17,16 +17,15 @@ All of one model run in turn in every round in one process on one thread; median
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
-from feeding import Market, machine, model_file
+from feeding import Market, model_file
+from record import Call, Case, Target, interleaved, options, tell, timed_case
 from step import bare, feeds, forecaster, session
-from walk import states_of
+from walkforward import states_of
 
 from models.autoregressive import Autoregressive
 from models.conformal import Conformal
@@ -40,7 +39,6 @@ from pipeline.stream_core import Core
 from pipeline.ticks import parser
 
 LAGS = 5
-Call = Callable[[], object]
 
 
 def autoregression() -> Forecaster:
@@ -145,39 +143,33 @@ def calls(kind: str, rows: int, count: int) -> dict[str, Call]:
     }
 
 
-def measured(steps: dict[str, Call], rounds: int, repeats: int) -> dict[str, float]:
-    """Give the median CPU seconds of one call of each, in turn in every round, after one that does not count."""
-    samples: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds + 1):
-        for name, step in steps.items():
-            start = time.process_time()
-            for _ in range(repeats):
-                step()
-            samples[name].append((time.process_time() - start) / repeats)
-    return {name: float(np.median(x[1:])) for name, x in samples.items()}
-
-
-def main() -> None:
-    parser_ = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser_.add_argument("--kinds", nargs="*", choices=["gru", "lstm", "ar"], default=["gru", "lstm", "ar"])
-    parser_.add_argument("--rows", type=int, nargs="*", default=[1, 1000])
-    parser_.add_argument("--rounds", type=int, default=30)
-    parser_.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
-    options = parser_.parse_args()
-    torch.set_num_threads(1)
-    print(f"{machine()}, torch {torch.__version__}")
-    for rows in options.rows:
+def cases(given: argparse.Namespace) -> Iterator[Case]:
+    """Measure every kind at every number of series."""
+    for rows in given.rows:
         repeats = max(2, 100 // rows)
-        for kind in options.kinds:
-            seconds = measured(calls(kind, rows, (options.rounds + 1) * repeats), options.rounds, repeats)
-            first = next(iter(seconds.values()))
-            print(f"{kind}, {rows:,} series: microseconds a series, and times the first")
-            for name, value in seconds.items():
-                print(f"  {name:8} {value / rows * 1e6:9.2f} {value / first:7.2f}")
-            if options.json:
-                with options.json.open("a") as out:
-                    out.write(json.dumps({"kind": kind, "rows": rows, "machine": machine(), "seconds": seconds}) + "\n")
+        for kind in given.kinds:
+            steps = calls(kind, rows, (given.rounds + 1) * repeats)
+            seconds = interleaved(steps, rounds=given.rounds, repeats=repeats, clock=time.process_time)
+            case = f"{kind}, {rows:,} series"
+            yield timed_case("one_price", case, seconds, unit="us", each=rows, targets=aims(kind, rows))
+
+
+def aims(kind: str, rows: int) -> list[Target]:
+    """Say what the whole file is to be of the nodes alone in a batch, and of torch for one price."""
+    floor = "numpy" if kind == "ar" else "nodes"
+    found = [Target(of="session", over=floor, most=1.25 if rows > 1 and kind != "ar" else None)]
+    if kind != "ar":
+        found.append(Target(of="session", over="torch", most=1.0))
+    return [*found, Target(of="core", over=floor)]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kinds", nargs="*", choices=["gru", "lstm", "ar"], default=["gru", "lstm", "ar"])
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 1000])
+    parser.add_argument("--rounds", type=int, default=30)
 
 
 if __name__ == "__main__":
-    main()
+    given = options(__doc__, arguments)
+    torch.set_num_threads(1)
+    tell(cases(given), given.json)

@@ -25,39 +25,33 @@ import orjson
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
-LIBRARIES = (
-    "torch",
-    "onnxruntime",
-    "numpy",
-    "polars",
-    "statsmodels",
-    "darts",
-    "neuralforecast",
-    "gluonts",
-    "statsforecast",
-    "river",
-    "skforecast",
-)
+PEERS = ("darts", "neuralforecast", "statsforecast", "river", "skforecast", "gluonts")
+LIBRARIES = ("torch", "onnxruntime", "numpy", "polars", "statsmodels", *PEERS)
 PER = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """How many of a unit of time are a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A ratio of two of the things that ran, and what it is to be.
+    """A ratio of two of the things that ran, or the value of one, and what it is to be.
 
     Attributes
     ----------
     of, over : str
-        Names of what ran: the ratio is the value of the first over that of the second.
+        Names of what ran: the value of the first over that of the second; without a second the value itself.
     most, least : float, optional
         What it is to be at most or at least; with neither it is only watched.
     """
 
     of: str
-    over: str
+    over: str | None = None
     most: float | None = None
     least: float | None = None
+
+    @property
+    def name(self) -> str:
+        """How it is told: `a / b`, or `a`."""
+        return self.of if self.over is None else f"{self.of} / {self.over}"
 
     def reached(self, ratio: float) -> bool | None:
         """Say whether a ratio is as it is to be; None where nothing is aimed at."""
@@ -90,8 +84,8 @@ class Case:
     targets: tuple[Target, ...] = ()
 
     def ratio(self, target: Target) -> float:
-        """Give the ratio that a target speaks of."""
-        return self.values[target.of] / self.values[target.over]
+        """Give the ratio, or the value, that a target speaks of."""
+        return self.values[target.of] / (1.0 if target.over is None else self.values[target.over])
 
     def row(self) -> dict[str, Any]:
         """Give the line for JSON, with the machine, the versions and the time."""
@@ -179,16 +173,17 @@ def tell(cases: Iterable[Case], file: Path | None) -> None:
 def line(case: Case) -> str:
     """Write a case for people."""
     values = "  ".join(f"{name} {number(value)} {case.unit}" for name, value in case.values.items())
-    ratios = "  ".join(f"{t.of} / {t.over} {number(case.ratio(t))}{aimed(t, case.ratio(t))}" for t in case.targets)
+    ratios = "  ".join(f"{t.name} {number(case.ratio(t))}{aimed(t, case.ratio(t))}" for t in case.targets)
     return f"{case.claim:12} {case.case:32} {values}" + (f"   [{ratios}]" if ratios else "")
 
 
 def aimed(target: Target, ratio: float) -> str:
-    """Write what a ratio is to be, and whether it is: ` (<= 1.8, short)`."""
-    if target.reached(ratio) is None:
+    """Write what a ratio is to be, and whether it is: ` (≤ 1.8: short)`; nothing where nothing is aimed at."""
+    reached = target.reached(ratio)
+    if reached is None:
         return ""
-    bounds = [f"{sign} {bound:g}" for sign, bound in (("<=", target.most), (">=", target.least)) if bound is not None]
-    return f" ({', '.join(bounds)}, {'reached' if target.reached(ratio) else 'short'})"
+    bounds = [f"{sign} {bound:g}" for sign, bound in (("≤", target.most), ("≥", target.least)) if bound is not None]
+    return f" ({', '.join(bounds)}{'' if reached else ': short'})"
 
 
 def number(value: float) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from feeding import QUIET, Market, Row, all_accepted, blocks, model_file, synced
+from feeding import QUIET, Market, all_accepted, blocks, model_file, synced
+from record import Case, Target
 
 from pipeline import champions
 from pipeline.drive import run
@@ -19,8 +20,10 @@ from pipeline.opening import Opening, open_stream
 from pipeline.outputs import FileOutput
 from pipeline.stream_config import StreamConfig
 
-LATENCIES = (50, 95, 99, 100)
+LATENCIES = {"median": 50, "95 %": 95, "99 %": 99, "largest": 100}
 """Percentiles that are told."""
+AIMED = (Target(of="median", most=5), Target(of="99 %", most=20))
+"""Milliseconds, over the whole of a load."""
 
 
 class Watched:
@@ -78,7 +81,7 @@ class Schedule:
         return self.begun + np.arange(1, len(self.lines) + 1) / self.rate
 
 
-def latency(file: bytes, folder: Path, series: int, rate: float, seconds: float, *, swap: bool) -> list[Row]:
+def latency(file: bytes, folder: Path, series: int, rate: float, seconds: float, *, swap: bool) -> Iterator[Case]:
     """Run a load on a schedule; with `swap` a new model stands in the champions folder when it begins."""
     market, history = Market(series), 32
     config = StreamConfig(replay=max(1000, int(rate * seconds / 4)), history=history, batch=1000, drift=QUIET)
@@ -101,20 +104,26 @@ def latency(file: bytes, folder: Path, series: int, rate: float, seconds: float,
     out.settled.clear()
     floor = os.open(folder / "floor", os.O_RDWR | os.O_CREAT)
     disk = np.array([synced(floor, bytes(4096)) for _ in range(200)]) * 1e3
-    cpu = time.process_time()
     run(stream, load.blocks(), on_progress=load.progress)
-    cpu = time.process_time() - cpu
     all_accepted(stream, len(warm) + len(load.lines))
     stream.close()
     if swap and stream.head.version == 1:
         raise SystemExit("the new model did not take over: give it more --seconds")
-    facts = {"part": "latency", "series": series, "rate": rate, "cpu_share": cpu / seconds}
-    facts["fsync_ms"] = np.percentile(disk, LATENCIES).tolist()
-    return [facts | row for row in periods(load, out.settled, told.told, swap=swap)]
+    title = f"{rate:,.0f} ticks/s" + (", a swap" if swap else "")
+    yield _case(f"{title}: write and fdatasync of 4 kB", disk)
+    for name, took in periods(load, out.settled, told.told, swap=swap).items():
+        yield _case(f"{title}: {name}", took, AIMED if name == "all" else ())
 
 
-def periods(load: Schedule, settled: list[tuple[float, float]], told: dict[str, float], *, swap: bool) -> list[Row]:
-    """Give percentiles of the latency in milliseconds, over all and over what went on beside."""
+def _case(name: str, milliseconds: np.ndarray, targets: tuple[Target, ...] = ()) -> Case:
+    found = np.percentile(milliseconds, list(LATENCIES.values())).tolist()
+    return Case(claim="stream", case=name, unit="ms", values=dict(zip(LATENCIES, found, strict=True)), targets=targets)
+
+
+def periods(
+    load: Schedule, settled: list[tuple[float, float]], told: dict[str, float], *, swap: bool
+) -> dict[str, np.ndarray]:
+    """Give the latencies in milliseconds, all and those of what went on beside."""
     due, took = load.due, (load.done - load.due) * 1e3
     spans = {"all": np.ones(len(due), bool)}
     if swap:
@@ -127,8 +136,4 @@ def periods(load: Schedule, settled: list[tuple[float, float]], told: dict[str, 
     for begun, ended in settled:
         near |= (due >= begun - 0.005) & (due <= ended + 0.05)
     spans["journal forgets"] = near
-    spans = {name: which for name, which in spans.items() if which.any()}
-    return [
-        {"during": name, "ticks": int(which.sum()), "ms": np.percentile(took[which], LATENCIES).tolist()}
-        for name, which in spans.items()
-    ]
+    return {name: took[which] for name, which in spans.items() if which.any()}

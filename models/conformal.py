@@ -238,9 +238,12 @@ def _tracked(due: Tensor, held: Tensor, offset: Tensor, gain: Tensor, level: Ten
         np.ascontiguousarray(t.cpu().numpy())
         for t in (due.nan_to_num().transpose(0, 1), rate.transpose(0, 1), level.expand(shape[:1] + shape[2:]), offset)
     )
-    out = np.empty_like(x)
-    for t in range(len(x)):
-        below = np.minimum(np.maximum(x[t] + now * (1.0 / WIDTH), 0.0), 1.0)
-        now = now + step[t] * (share - below)
-        out[t] = now
+    out, below = np.empty_like(x), np.empty_like(now)
+    for due_t, step_t, out_t in zip(x, step, out, strict=True):
+        np.multiply(now, 1.0 / WIDTH, out=below)
+        below += due_t
+        below.clip(0.0, 1.0, out=below)
+        np.subtract(share, below, out=below)
+        below *= step_t
+        now = np.add(now, below, out=out_t)
     return torch.from_numpy(out).to(due.device).transpose(0, 1)

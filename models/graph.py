@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
 
 from models.observation import Forecast, Label, Observation, State
 from models.shell import Shell
@@ -308,6 +309,45 @@ def trace(model: Shell[Any]) -> onnx.ModelProto:
     state = {s.name: inputs[f"state.{s.name}"] for s in model.state_tensors()}
     answer, following = model.step(observation, state)
     return _assemble(graph, model, shapes, answer, following)
+
+
+def over_time(cell: str, weights: Sequence[Sequence[Tensor]]) -> onnx.ModelProto:
+    """Draw a stack of recurrent layers over whole sequences: the nodes of the step, the time axis left long.
+
+    Inputs: `x` float32 [T, B, F], `lengths` int32 [B], how many steps of each row count, and the layers' states
+    `h0`, for an LSTM `c0`, `h1`, … [1, B, H]. Outputs: `top` [T, B, H], zero beyond a row's length, and the states
+    after, `next.h0`, … [1, B, H].
+
+    Parameters
+    ----------
+    cell : {"rnn", "lstm", "gru"}
+    weights : for each layer weight_ih, weight_hh, bias_ih, bias_hh as torch has them
+    """
+    nodes, fixed = [], [numpy_helper.from_array(np.array([1]), "direction")]
+    carried = ["h", "c"] if cell == "lstm" else ["h"]
+    below, hidden = "x", weights[0][1].shape[1]
+    states: list[str] = []
+    for k, layer in enumerate(weights):
+        named = [f"{name}{k}" for name in ("w", "r", "b")]
+        arrays = _onnx_order(cell, [x.detach().cpu().numpy() for x in layer])
+        fixed += [numpy_helper.from_array(a, name) for a, name in zip(arrays, named, strict=True)]
+        before = [f"{part}{k}" for part in carried]
+        extra: dict[str, Any] = {"linear_before_reset": 1} if cell == "gru" else {}
+        outputs = [f"y{k}", *(f"next.{name}" for name in before)]
+        inputs = [below, *named, "lengths", *before]
+        nodes.append(helper.make_node(cell.upper(), inputs, outputs, hidden_size=hidden, **extra))
+        below = "top" if k == len(weights) - 1 else f"below{k}"
+        nodes.append(helper.make_node("Squeeze", [f"y{k}", "direction"], [below]))
+        states += before
+    given = [_value("x", "float32", ["T", "B", weights[0][0].shape[1]])]
+    given.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["B"]))
+    given += [_value(name, "float32", [1, "B", hidden]) for name in states]
+    made = [_value("top", "float32", ["T", "B", hidden])]
+    made += [_value(f"next.{name}", "float32", [1, "B", hidden]) for name in states]
+    graph = helper.make_graph(nodes, "over time", given, made, fixed)
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="statecast")
+    proto.ir_version = IR_VERSION
+    return proto
 
 
 def _input_shapes(m: Shell[Any]) -> dict[str, tuple[str, list[int | str]]]:

@@ -33,8 +33,8 @@ UNEXPLAINED = 1e-6
 ROUNDING = 1e-20
 """Share of the variance of the target that is left by rounding alone: a smaller residual is no better fit."""
 
-AT_ONCE = 2**22
-"""Most numbers of padded series that are held at once."""
+AT_ONCE = 2**17
+"""Most numbers of padded series that are held at once, a megabyte, which fits into a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,16 @@ def autoregressions(series: Sequence[Vector], max_lags: int) -> Regressions:
     """
     longest = max(len(r) for r in series)
     chunk = max(AT_ONCE // longest, 1)
-    parts = [_fitted(series[k : k + chunk], max_lags) for k in range(0, len(series), chunk)]
-    joined = {f: np.concatenate([getattr(p, f) for p in parts]) for f in Regressions.__dataclass_fields__}
-    return Regressions(**joined)
+    found = Regressions(
+        order=np.empty(len(series), np.int64),
+        constant=np.empty(len(series)),
+        phi=np.empty((len(series), max_lags)),
+        sigma=np.empty(len(series)),
+    )
+    for k in range(0, len(series), chunk):
+        for name, part in vars(_fitted(series[k : k + chunk], max_lags)).items():
+            getattr(found, name)[k : k + chunk] = part
+    return found
 
 
 def _fitted(series: Sequence[Vector], most: int) -> Regressions:

@@ -10,6 +10,8 @@ Comes in: features. Goes out: the hidden vector of the last layer. Imported by n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -23,6 +25,10 @@ CELLS: dict[str, type[nn.RNN] | type[nn.LSTM] | type[nn.GRU]] = {
     "gru": nn.GRU,
 }
 CARRIED = {"rnn": ("h",), "lstm": ("h", "c"), "gru": ("h",)}
+
+
+Engine = Callable[[Tensor, State, Tensor | None], tuple[Tensor, State]]
+"""What runs a sequence in the place of torch, where nothing is trained; takes and gives what `Recurrent.run` does."""
 
 
 class Recurrent(nn.Module):
@@ -40,6 +46,7 @@ class Recurrent(nn.Module):
     def __init__(self, cell: str, inputs: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.cell, self.depth, self.width = cell, layers, hidden
+        self.engine: Engine | None = None
         self.layers = CELLS[cell](inputs, hidden, layers, batch_first=True, dropout=dropout)
 
     def state_tensors(self) -> tuple[StateTensor, ...]:
@@ -55,7 +62,7 @@ class Recurrent(nn.Module):
         """Advance by one step: features [B, F]."""
         xp = namespace(x)
         before = [[state[f"{part}{k}"] for part in CARRIED[self.cell]] for k in range(self.depth)]
-        after = xp.recurrent(self.cell, x, before, self._weights(xp))
+        after = xp.recurrent(self.cell, x, before, [[xp.constant(w) for w in layer] for layer in self.weights()])
         pairs = [zip(CARRIED[self.cell], layer, strict=True) for layer in after]
         return {f"{part}{k}": new for k, layer in enumerate(pairs) for part, new in layer}
 
@@ -79,6 +86,8 @@ class Recurrent(nn.Module):
             Output of the last layer; beyond a row's length it means nothing.
         state : State
         """
+        if self.engine is not None:
+            return self.engine(x_BTF, state, lengths)
         hidden = self._stacked(state)
         if lengths is None:
             top, end = self.layers(x_BTF, hidden if self.cell == "lstm" else hidden[0])
@@ -90,9 +99,10 @@ class Recurrent(nn.Module):
         none = (lengths == 0).to(x_BTF.device)[None, :, None]
         return top, self._unstacked(tuple(torch.where(none, o, new) for o, new in zip(hidden, ended, strict=True)))
 
-    def _weights(self, xp: Array) -> list[list[Array]]:
+    def weights(self) -> list[list[Tensor]]:
+        """Give of each layer weight_ih, weight_hh, bias_ih and bias_hh."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return [[xp.constant(getattr(self.layers, f"{n}_l{k}")) for n in names] for k in range(self.depth)]
+        return [[getattr(self.layers, f"{n}_l{k}") for n in names] for k in range(self.depth)]
 
     def _stacked(self, state: State) -> tuple[Tensor, ...]:
         """Join the layers' states into (h,) or (h, c), each [K, B, H]."""

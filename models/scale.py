@@ -128,7 +128,9 @@ def _averages(square: Tensor, share: Tensor, variance: Tensor) -> Tensor:
     """
     x, part = (np.ascontiguousarray(t.cpu().numpy().swapaxes(0, 1)) for t in (square, share))
     now, out = variance.cpu().numpy(), np.empty_like(part)
-    for t in range(len(x)):
-        now = now + part[t] * (x[t] - now)
-        out[t] = now
+    moved = np.empty_like(now)
+    for x_t, part_t, out_t in zip(x, part, out, strict=True):
+        np.subtract(x_t, now, out=moved)
+        moved *= part_t
+        now = np.add(now, moved, out=out_t)
     return torch.from_numpy(out).to(square.device).transpose(0, 1)

@@ -161,7 +161,8 @@ class _Operations:
     """The desk at which a policy is asked, moment after moment, with what is known there."""
 
     def __init__(self, moments: list[int], policy: Policy, gap: int, window: int) -> None:
-        self.moments, self.policy, self.gap, self.window = moments, policy, gap, window
+        self.moments = moments[:1] if policy is never else moments  # it answers the same whenever it is asked
+        self.policy, self.gap, self.window = policy, gap, window
         self.folds = deque([Fold(number=0, cut_time=None, start_time=moments[0], why="")])
         self._asked, self._fitted, self._made = 0, 0, 1
         self._known: Forecasts | None = None

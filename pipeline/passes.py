@@ -20,6 +20,7 @@ from models.observation import Forecast, Observation, State, at
 from models.transforms import Transform
 from pipeline.forecasts import Forecasts
 from pipeline.moves import counts, observations, observed_by
+from pipeline.sequences import engines, running
 from pipeline.session import Session
 from pipeline.threads import cpu_threads
 from pipeline.windows import Panel
@@ -59,11 +60,15 @@ class Runner:
 
 
 def in_torch(forecaster: Forecaster, panel: Panel) -> Runner:
-    """Run a fitted forecaster; its parameter row i + 1 belongs to series i of the panel."""
+    """Run a fitted forecaster; its parameter row i + 1 belongs to series i of the panel.
+
+    Its recurrent layers run in the runtime that serves them, the rest in torch.
+    """
+    fused = engines(forecaster)
 
     @torch.no_grad()
     def forward(o: Observation, state: State) -> tuple[Forecast, State]:
-        with cpu_threads(1):
+        with cpu_threads(1), running(fused):
             return forecaster.forward(o, state)
 
     return Runner(

@@ -77,7 +77,7 @@ class Session:
 
     def __init__(self, data: bytes) -> None:
         self.sha256 = hashlib.sha256(data).hexdigest()
-        self._runtime = _open(data)
+        self._runtime = opened(data)
         text = self._runtime.get_modelmeta().custom_metadata_map.get(KEY)
         if text is None:
             raise ModelError(f"model file: no `{KEY}` entry in its metadata. Export it with statecast")
@@ -243,7 +243,7 @@ def read(path: Path, sha256: str | None = None) -> bytes:
     return data
 
 
-def _open(data: bytes) -> onnxruntime.InferenceSession:
+def opened(data: bytes) -> onnxruntime.InferenceSession:
     """Hand the bytes to the runtime: one thread, nothing in parallel, nothing printed."""
     if _EXTERNAL in data:
         raise ModelError("model file: its weights lie in another file. Export it with everything inside")

@@ -423,9 +423,12 @@ class Lanes:
         Padding repeats the lane's last value, so that arithmetic on it stays in range: it is told apart by
         `valid`, never by its value (a gathered mask is to be combined with `valid`).
         """
-        column = np.arange((self.stop - self.start).max())
-        index = np.minimum(self.start[:, None] + column, self.stop[:, None] - 1)
-        return x[self.series[:, None], index]
+        longest = int((self.stop - self.start).max())
+        out = np.empty((len(self.series), longest, *x.shape[2:]), x.dtype)
+        for lane, row, start, stop in zip(out, self.series, self.start, self.stop, strict=True):
+            lane[: stop - start] = x[row, start:stop]
+            lane[stop - start :] = x[row, stop - 1]
+        return out
 
 
 def lanes(length: ArrayLike, count: int) -> Lanes:

@@ -14,7 +14,7 @@ from peer import CHUNK, HIDDEN, LANES, LAYERS, Answer, Prices, Training, Work
 from record import Call
 from step import bare, forecaster
 from train import bare as bare_training
-from walk import carried
+from walkforward import carried
 
 from models.conformal import ConformalConfig
 from models.forecaster import Forecaster
