@@ -73,7 +73,12 @@ def one_price(peer: Peer, kind: str, rows: int, rounds: int) -> Case:
     targets = [Target(of=peer.name, over="statecast", least=peer.least.get("one" if rows == 1 else "many"))]
     targets += [Target(of="statecast", over=floor) for floor in ("nodes", "torch", "numpy") if floor in calls]
     return timed_case(
-        "peers", f"one price, {kind}, {rows:,} series", timed(calls, rounds), unit="us", targets=targets, each=rows
+        "peers",
+        f"{peer.name}, one price, {kind}, {rows:,} series",
+        timed(calls, rounds),
+        unit="us",
+        targets=targets,
+        each=rows,
     )
 
 
@@ -86,7 +91,9 @@ def walk(peer: Peer, kind: str, rounds: int) -> Case:
     calls |= {name: checked(name, work, target, prices[target - 1]) for name, work in works.items()}
     targets = [Target(of=peer.name, over="statecast", least=peer.least.get("walk")), Target(of=peer.name, over="file")]
     targets += [Target(of="statecast", over=floor) for floor in ("nodes",) if floor in calls]
-    return timed_case("peers", f"walk, {kind}, {ORIGINS:,} origins", timed(calls, rounds), unit="ms", targets=targets)
+    return timed_case(
+        "peers", f"{peer.name}, walk, {kind}, {ORIGINS:,} origins", timed(calls, rounds), unit="ms", targets=targets
+    )
 
 
 def fit(peer: Peer, kind: str, rounds: int) -> Case:
@@ -98,7 +105,7 @@ def fit(peer: Peer, kind: str, rounds: int) -> Case:
     each = {name: seconds[name] / one.targets() for name, one in fits.items()}
     print("  targets: " + ", ".join(f"{name} {one.targets():,} in {seconds[name]:.2f} s" for name, one in fits.items()))
     targets = [Target(of="statecast", over="torch"), Target(of=peer.name, over="statecast")]
-    return timed_case("peers", f"fit, {kind}, a target", each, unit="us", targets=targets)
+    return timed_case("peers", f"{peer.name}, fit, {kind}, a target", each, unit="us", targets=targets)
 
 
 def cases(peer: Peer, claims: list[str], rounds: int) -> Iterator[Case]:
