@@ -25,7 +25,8 @@ import orjson
 Call = Callable[[], object]
 Clock = Callable[[], float]
 
-LIBRARIES = ("torch", "onnxruntime", "numpy", "polars", "statsmodels", "darts", "neuralforecast", "gluonts")
+PEERS = ("darts", "neuralforecast", "statsforecast", "river", "skforecast", "gluonts")
+LIBRARIES = ("torch", "onnxruntime", "numpy", "polars", "statsmodels", *PEERS)
 PER = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 """How many of a unit of time are a second."""
 

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("flows", "pipeline", "models")
-TARGETS = ("help", "setup", "demo", "test", "lint", "contracts", "types", "check", "bench", "clean")
+TARGETS = ("help", "setup", "demo", "test", "lint", "contracts", "types", "check", "bench", "bench-peers", "clean")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -133,6 +133,21 @@ def test_constraints_hold_for_every_build() -> None:
     assert all(re.fullmatch(r"[\w.]+", version) for version in pins().values())
     names = [canonicalize_name(name) for name in pins()]
     assert len(names) == len(set(names))
+
+
+def test_every_peer_has_its_module_and_its_pins() -> None:
+    """Each library that is measured beside has one module and one file of exact pins, which repeats none of ours."""
+    folder = ROOT / "benchmarks/peers"
+    runner = ast.parse((folder / "compare.py").read_text())
+    named = next(n.value for n in runner.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "PEERS")
+    peers = sorted(ast.literal_eval(named))
+    assert peers == sorted(p.stem.removeprefix("by_") for p in folder.glob("by_*.py"))
+    assert peers == sorted(p.stem for p in folder.glob("*.txt"))
+    for peer in peers:
+        lines = (folder / f"{peer}.txt").read_text().splitlines()
+        theirs = dict(line.split("==") for line in lines if not line.startswith("#"))
+        assert peer in theirs
+        assert not theirs.items() & pins().items()
 
 
 def test_tools_look_at_every_package() -> None:
