@@ -11,8 +11,8 @@ epochs each, on the CPU on one thread or on a GPU:
   calibrated
 
 Both cells take turns as well, for memory and other jobs let a machine be fast for a while and slow for another. Printed
-for each are loss targets a second of the time that the process had (on a GPU, of the clock), median of the rounds, and
-what that is of the bare loop; then the rates of GRU over those of LSTM, medians of what they are round by round.
+for each are microseconds a loss target, of the time that the process had (on a GPU, of the clock), median of the
+rounds, and what that is of the bare loop; then GRU beside LSTM.
 
     python benchmarks/train.py [--hidden 64] [--layers 2] [--epochs 5] [--device cpu] [--json FILE]
 """
@@ -20,15 +20,12 @@ what that is of the bare loop; then the rates of GRU over those of LSTM, medians
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+from record import Case, Target, options, tell, timed_case
 from torch import Tensor, nn
 
 from models.conformal import ConformalConfig
@@ -43,7 +40,10 @@ LANES = CHUNK = 64
 CELLS = ("lstm", "gru")
 UNVALIDATED = SplitConfig(validation=0.004)
 """A validation split of some twenty steps a lane: what is left of an epoch is training."""
-RATES = ("bare", "training", "epochs", "fit")
+OF_BARE = {"cpu": 0.95, "cuda": 0.9}
+"""What the rate of a whole fit is to be of the bare loop at least."""
+
+RATES = ("bare", "training", "epochs", "whole fit")
 
 
 def prices(length: int, shares: SplitConfig) -> Panel:
@@ -120,23 +120,29 @@ def one_round(cell: str, made: Training, config: FitConfig, options: argparse.Na
     return floor, without[0], *whole
 
 
-def measured(config: FitConfig, options: argparse.Namespace) -> list[dict[str, object]]:
-    """Give a row a cell, and one of GRU over LSTM."""
-    data = prices(options.length, SplitConfig())
+def cases(given: argparse.Namespace) -> Iterator[Case]:
+    """Let all take turns, round by round; give a case a cell, and one a row of GRU beside LSTM."""
+    network = NetworkConfig(hidden=given.hidden, layers=given.layers)
+    training = TrainingConfig(lanes=LANES, chunk=CHUNK, epochs=given.epochs, patience=given.epochs, device=given.device)
+    config = FitConfig(network=network, training=training, conformal=ConformalConfig(track="off"))
+    data = prices(given.length, SplitConfig())
     cut = split(data, SplitConfig())
-    made = {
-        cell: Training(cell, data, cut, LogReturn(), network=config.network, config=config.training) for cell in CELLS
-    }
-    rounds = [[one_round(cell, made[cell], config, options) for cell in CELLS] for _ in range(options.rounds)]
-    rates = np.array(rounds)  # round, cell, rate
-    rows: list[dict[str, object]] = []
-    for cell, (floor, *rest) in zip(CELLS, np.median(rates, 0).tolist(), strict=True):
-        mine = dict(zip(RATES[1:], rest, strict=True))
-        of_bare = {f"{name}_over_bare": rate / floor for name, rate in mine.items()}
-        rows.append({"row": cell, "bare": floor, **mine, **of_bare})
-    gru_over_lstm = np.median(rates[:, 1] / rates[:, 0], 0).tolist()
-    rows.append({"row": "gru over lstm", **dict(zip(RATES, gru_over_lstm, strict=True))})
-    return [{**row, "hidden": options.hidden, "layers": options.layers, "device": options.device} for row in rows]
+    made = {cell: Training(cell, data, cut, LogReturn(), network=network, config=training) for cell in CELLS}
+    rounds = [[one_round(cell, made[cell], config, given) for cell in CELLS] for _ in range(given.rounds)]
+    seconds = 1 / np.median(rounds, 0)  # cell, rate
+    size = f"{given.hidden}x{given.layers}, {LANES} lanes of {given.length:,}, a target"
+    size += "" if given.device == "cpu" else f", {given.device}"
+    most = round(1 / OF_BARE[given.device], 3)
+    for cell, each in zip(CELLS, seconds.tolist(), strict=True):
+        aims = [Target(of=name, over="bare", most=most if name == "whole fit" else None) for name in RATES[1:]]
+        yield timed_case(
+            "train", f"{cell} {size}", dict(zip(RATES, each.tolist(), strict=True)), unit="us", targets=aims
+        )
+    for name, each in zip(RATES, seconds.T, strict=True):
+        aims = [Target(of="gru", over="lstm", most=1.0 if name != "bare" and given.device == "cpu" else None)]
+        yield timed_case(
+            "train", f"{name}, {size}", dict(zip(CELLS, each.tolist(), strict=True)), unit="us", targets=aims
+        )
 
 
 def _wait(device: torch.device) -> None:
@@ -144,40 +150,16 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--length", type=int, default=4096, help="steps of a lane")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--json", type=Path, help="append the rows to this file as JSON lines")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    network = NetworkConfig(hidden=options.hidden, layers=options.layers)
-    training = TrainingConfig(
-        lanes=LANES, chunk=CHUNK, epochs=options.epochs, patience=options.epochs, device=options.device
-    )
-    config = FitConfig(network=network, training=training, conformal=ConformalConfig(track="off"))
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {options.device}")
-    print(f"{options.hidden}x{options.layers}, {LANES} lanes of {options.length} steps in chunks of {CHUNK}")
-    rows = measured(config, options)
-    for row in rows:
-        rates = {name: row[name] for name in RATES}
-        ratios = {name: row.get(f"{name}_over_bare") for name in RATES}
-        print(f"{row['row']!s:13s}", *(_cell(name, rates[name], ratios[name]) for name in RATES), sep="   ")
-    if options.json:
-        with options.json.open("a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-
-
-def _cell(name: str, rate: object, ratio: object) -> str:
-    """Write a rate, or a ratio of rates, and what it is of the bare loop."""
-    assert isinstance(rate, float)
-    number = f"{rate:9,.0f}" if rate > 100 else f"{rate:9.2f}"
-    return f"{name} {number} ({ratio:.2f})" if isinstance(ratio, float) else f"{name} {number}"
 
 
 if __name__ == "__main__":
-    main()
+    given = options(__doc__, arguments)
+    torch.set_num_threads(1)
+    tell(cases(given), given.json)

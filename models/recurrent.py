@@ -111,7 +111,7 @@ class Recurrent(nn.Module):
         """Run the layers from (h,) or (h, c), each [K, B, H]; give the output of the top, and these after the run."""
         if self.cell == "lstm":
             return self.layers(x, hidden)
-        if isinstance(self.layers, nn.GRU) and torch.is_grad_enabled() and hidden[0].device.type == "cpu":
+        if isinstance(self.layers, nn.GRU) and hidden[0].device.type == "cpu":
             top, end = run_gru(self.layers, x, hidden[0])
         else:
             top, end = self.layers(x, hidden[0])
