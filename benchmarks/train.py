@@ -135,14 +135,10 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
     most = round(1 / OF_BARE[given.device], 3)
     for cell, each in zip(CELLS, seconds.tolist(), strict=True):
         aims = [Target(of=name, over="bare", most=most if name == "whole fit" else None) for name in RATES[1:]]
-        yield timed_case(
-            "train", f"{cell} {size}", dict(zip(RATES, each.tolist(), strict=True)), unit="us", targets=aims
-        )
-    for name, each in zip(RATES, seconds.T, strict=True):
+        yield timed_case("train", f"{cell} {size}", dict(zip(RATES, each, strict=True)), unit="us", targets=aims)
+    for name, each in zip(RATES, seconds.T.tolist(), strict=True):
         aims = [Target(of="gru", over="lstm", most=1.0 if name != "bare" and given.device == "cpu" else None)]
-        yield timed_case(
-            "train", f"{name}, {size}", dict(zip(CELLS, each.tolist(), strict=True)), unit="us", targets=aims
-        )
+        yield timed_case("train", f"{name}, {size}", dict(zip(CELLS, each, strict=True)), unit="us", targets=aims)
 
 
 def _wait(device: torch.device) -> None:

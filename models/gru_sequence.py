@@ -1,4 +1,4 @@
-"""One GRU layer over a whole sequence as one function with its own way back: how a GRU is trained on a CPU.
+"""One GRU layer over a whole sequence as one function with its own way back: how a GRU is fitted on a CPU.
 
     r = σ(W_r x + b_r + U_r h + c_r),  z = σ(W_z x + b_z + U_z h + c_z)
     n = tanh(W_n x + b_n + r q),  q = U_n h + c_n

@@ -165,20 +165,19 @@ def test_dropout_is_that_between_the_layers_of_torch() -> None:
     torch.testing.assert_close(run_gru(made, x, h)[0], made(x, h)[0], **NEAR[torch.float64])
 
 
-def test_a_body_trains_through_it_and_serves_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With gradients a GRU body takes this way, without it does not; rnn and lstm never do."""
+def test_a_gru_body_takes_this_way_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GRU body trains and validates by it, with the same numbers; rnn and lstm never do."""
     calls = []
     monkeypatch.setattr(recurrent, "run_gru", lambda *given: calls.append(1) or run_gru(*given))
-    for cell, expected in (("rnn", 0), ("lstm", 0), ("gru", 1)):
+    for cell, expected in (("rnn", 0), ("lstm", 0), ("gru", 2)):
         body = Recurrent(cell, F, H, 2, 0.0)
         state = {s.name: torch.zeros(B, H) for s in body.state_tensors()}
         calls.clear()
         with torch.no_grad():
-            top, _ = body.run(torch.ones(B, T, F), state, RAGGED)
-        assert not calls
+            validated, _ = body.run(torch.ones(B, T, F), state, RAGGED)
         trained, _ = body.run(torch.ones(B, T, F), state, RAGGED)
         assert len(calls) == expected
-        torch.testing.assert_close(trained, top, **NEAR[torch.float32])
+        assert torch.equal(trained, validated)
 
 
 def test_rows_of_no_length_keep_their_state_and_take_no_part() -> None:
