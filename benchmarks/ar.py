@@ -4,7 +4,8 @@
 - statsmodels: `ar_select_order` and `AutoReg`, series by series, of which the first `--statsmodels` are timed;
 - normal equations: one design and one solve a series at the fixed order 20, in plain numpy: no order is chosen.
 
-The orders of statecast and statsmodels have to be the same first, and the coefficients to 1e-8.
+The orders of statecast and statsmodels have to be the same first, and the coefficients to 1e-8. Then GARCH, which is
+fitted series by series with the `arch` package: one after the other, and spread over the cores.
 
     python benchmarks/ar.py [--rounds 5] [--statsmodels 20] [--json FILE]
 """
@@ -24,7 +25,9 @@ from numpy.typing import NDArray
 from record import Case, Target, interleaved, options, tell, timed_case
 from statsmodels.tsa.ar_model import AutoReg, ar_select_order
 
+from models.garch import fit_one
 from models.least_squares import Regressions, autoregressions
+from models.series_by_series import each, processes
 
 SERIES, MOVES, LAGS = 200, 2000, 20
 EQUAL = 1e-8
@@ -81,14 +84,31 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
         "statsmodels": lambda: [by_statsmodels(r) for r in some],
     }
     seconds = interleaved(calls, rounds=given.rounds, clock=time.process_time)
-    each = {name: value / (len(series) if name == "statecast" else len(some)) for name, value in seconds.items()}
+    spent = {name: value / (len(series) if name == "statecast" else len(some)) for name, value in seconds.items()}
     case = f"{SERIES} series x {MOVES:,}, orders 0-{LAGS}, a series"
-    yield timed_case("ar", case, each, unit="us", targets=TARGETS)
+    yield timed_case("ar", case, spent, unit="us", targets=TARGETS)
+    yield garch(given.garch)
+
+
+def garch(count: int) -> Case:
+    """Time GARCH of many series, one after the other and as they are spread over the cores, by the clock."""
+    series = [np.tile(r, 2)[:MOVES] for r in simulated()[:count]]
+    one_by_one, spread = np.array([fit_one(r, row) for row, r in enumerate(series, 1)]), each(fit_one, series)
+    if not np.array_equal(one_by_one, spread):
+        raise SystemExit("fits that are spread over processes differ from those one after the other")
+    calls = {
+        "one by one": lambda: [fit_one(r, row) for row, r in enumerate(series, 1)],
+        "spread": lambda: each(fit_one, series),
+    }
+    case = f"GARCH-t, {count} series x {MOVES:,}, a series, {processes(count, count * MOVES)} processes"
+    targets = (Target(of="spread", over="one by one"),)
+    return timed_case("ar", case, interleaved(calls, rounds=2), unit="ms", targets=targets, each=count)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--statsmodels", type=int, default=20, help="series that statsmodels is given")
+    parser.add_argument("--garch", type=int, default=100, help="series of the GARCH fits")
 
 
 if __name__ == "__main__":

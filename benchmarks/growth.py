@@ -25,13 +25,15 @@ import numpy as np
 import torch
 from feeding import Market, model_file
 from record import Call, Case, Target, options, tell
+from step import feeds, session
 from walkforward import prices
 
 from models.conformal import Conformal
 from models.forecaster import Forecaster
+from models.graph import trace
 from models.least_squares import autoregressions
 from models.network import Network, NetworkConfig
-from models.observation import LEVELS, Observation
+from models.observation import LEVELS
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward
 from pipeline.session import Session
@@ -46,11 +48,11 @@ DAY = 86_400_000_000
 
 
 def network(hidden: int = 64, layers: int = 2, horizon: int = 1) -> Forecaster:
-    """Make a GRU with random weights and calibrated quantiles."""
+    """Make a GRU with random weights and calibrated quantiles, of which those of the next step are tracked."""
     torch.manual_seed(0)
     core = Network("gru", NetworkConfig(hidden=hidden, layers=layers), unit=0.01, horizon=horizon)
     offsets = torch.zeros(horizon, 1, len(LEVELS))
-    return Forecaster("gru", LogReturn(), Conformal(core, offsets, offsets + 0.01)).eval()
+    return Forecaster("gru", LogReturn(), Conformal(core, offsets, offsets[:1] + 0.01)).eval()
 
 
 def rounds_of(series: int, before: int = 0) -> Call:
@@ -79,17 +81,9 @@ def rounds_of(series: int, before: int = 0) -> Call:
 
 def stepped(hidden: int = 64, layers: int = 2, horizon: int = 1, rows: int = 1) -> Call:
     """Give one step of a whole file."""
-    runtime = Session(model_file(network(hidden, layers, horizon)))
-    state, none = runtime.initial(rows), np.zeros((rows, 0), np.float32)
-    seen = Observation(
-        price=np.full((rows, 1), 100.0),
-        mask=np.ones((rows, 1), bool),
-        series=np.zeros(rows, np.int64),
-        past=none,
-        future=np.zeros((rows, horizon, 0), np.float32),
-        elapsed=np.ones(rows, np.float32),
-    )
-    return lambda: runtime.step(seen, state)
+    proto = trace(network(hidden, layers, horizon))
+    runtime, inputs = session(proto), feeds(proto, rows)
+    return lambda: runtime.run(None, inputs)
 
 
 def regressed(length: int) -> Call:

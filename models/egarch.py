@@ -31,6 +31,7 @@ from models.errors import FitError
 from models.fittable import Vector, one_price
 from models.observation import Array, State, StateTensor
 from models.operations import namespace, per_price
+from models.series_by_series import each
 
 COLUMNS = ("mu", "omega", "alpha", "gamma", "beta", "nu", "unit")
 SHORTEST = 250
@@ -145,7 +146,7 @@ def fit_egarch(moves: Sequence[Vector], *, horizon: int) -> Egarch:
         most likely fit is taken, whether the optimiser was content or not, as for GARCH.
     """
     series = [one_price(r, row, kind="EGARCH", least=SHORTEST) for row, r in enumerate(moves, 1)]
-    rows = np.array([_fit_one(r, row) for row, r in enumerate(series, 1)])
+    rows = np.array(each(_fit_one, series))
     return Egarch(torch.from_numpy(np.vstack([np.median(rows, axis=0), rows])), horizon)
 
 

@@ -25,6 +25,7 @@ from models.errors import FitError
 from models.fittable import Vector, one_price
 from models.observation import Array, State, StateTensor
 from models.operations import namespace, per_price
+from models.series_by_series import each
 
 COLUMNS = ("mu", "omega", "alpha", "gamma", "beta", "nu")
 SHORTEST = 250
@@ -167,11 +168,12 @@ def fit_garch(moves: Sequence[NDArray[np.float64]], *, horizon: int) -> Garch:
         best optimum, and calls one converged that is far worse.
     """
     series = [one_price(r, row, kind="GARCH", least=SHORTEST) for row, r in enumerate(moves, 1)]
-    rows = np.array([_fit_one(r, row) for row, r in enumerate(series, 1)])
+    rows = np.array(each(fit_one, series))
     return Garch(torch.from_numpy(np.vstack([np.median(rows, axis=0), rows])), horizon)
 
 
-def _fit_one(r: Vector, row: int) -> list[float]:
+def fit_one(r: Vector, row: int) -> list[float]:
+    """Give `COLUMNS` of one series [T]; see `fit_garch`."""
     from arch import arch_model
 
     unit = float(np.std(r))
