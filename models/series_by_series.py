@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from multiprocessing import current_process
+from typing import Any
 
 from models.fittable import Vector
 
@@ -47,7 +48,8 @@ def each(fit: Fit, series: Sequence[Vector]) -> list[list[float]]:
         return [fit(r, row) for row, r in rows]
     from joblib import Parallel, delayed
 
-    return list(Parallel(n_jobs=jobs)(delayed(fit)(r, row) for row, r in rows))
+    made: Any = Parallel(n_jobs=jobs)(delayed(fit)(r, row) for row, r in rows)
+    return made
 
 
 def processes(series: int, moves: int) -> int:
