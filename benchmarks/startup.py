@@ -1,9 +1,9 @@
-"""S10: how long commands take until they answer: the help, a stream that is ready, and with `--demo` the whole demo.
+"""S10: how long commands take until they answer: the help, a stream that is ready, and the whole demo.
 
 The floor is the interpreter that starts and ends, in turn with them. The stream opens a model file, begins a journal,
 answers its first tick and ends.
 
-    python benchmarks/startup.py [--rounds 5] [--demo] [--json FILE]
+    python benchmarks/startup.py [--rounds 5] [--json FILE]
 """
 
 from __future__ import annotations
@@ -68,11 +68,10 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
         }
         seconds = interleaved(calls, rounds=given.rounds)
         yield timed_case("startup", "from the shell", seconds, unit="s", targets=aims(seconds))
-        if given.demo:
-            began = time.perf_counter()
-            silent(PROGRAM, "demo", folder=folder)
-            whole = {"interpreter": seconds["interpreter"], "demo": time.perf_counter() - began}
-            yield timed_case("startup", "demo", whole, unit="s", targets=aims(whole))
+        began = time.perf_counter()
+        silent(PROGRAM, "demo", folder=folder)
+        whole = {"demo": time.perf_counter() - began}
+        yield timed_case("startup", "the whole demo, once", whole, unit="s", targets=aims(whole))
 
 
 def aims(seconds: dict[str, float]) -> tuple[Target, ...]:
@@ -82,7 +81,6 @@ def aims(seconds: dict[str, float]) -> tuple[Target, ...]:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--demo", action="store_true", help="run the demo as well, about a minute")
 
 
 if __name__ == "__main__":
