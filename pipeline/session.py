@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,10 @@ class Session:
         """Give the parameter row of each named series; 0, the pooled row, for those that the fit never saw."""
         return np.array([self._row.get(name, 0) for name in names], dtype=np.int64)
 
+    def df(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Give the degrees of freedom of the densities of parameter rows, [B]; see `Forecast`."""
+        return self._df_R[rows]
+
     def step(self, observation: Observation, state: State) -> tuple[Forecast, State]:
         """Take in one observation of each of B series.
 
@@ -147,7 +151,7 @@ class Session:
                 f"{list(self.metadata.classes)}. Step it with `label`"
             )
         given, following = self.run(observation, state)
-        return Forecast(**given, df=self._df_R[observation.series]), following
+        return Forecast(**given, df=self.df(observation.series)), following
 
     def label(self, observation: Observation, state: State) -> tuple[Label, State]:
         """Take in one observation of each of B series, as `step` does, with a file that classifies.
@@ -177,6 +181,22 @@ class Session:
             raise ModelError(f"step: the runtime refused a batch of {batch}: {error}") from error
         following = {s.name: given.pop(f"next.{s.name}") for s in self.metadata.state}
         return given, following
+
+    def bound(self, feeds: dict[str, NDArray], outputs: dict[str, NDArray]) -> Callable[[], None]:
+        """Give a call that steps from arrays into arrays where they lie, as often as it is called; nothing is copied.
+
+        Parameters
+        ----------
+        feeds, outputs : dict of ndarray
+            All inputs and outputs of the graph under its own names, contiguous, of the number types and shapes that it
+            has, each its own memory. They belong to the call as long as it is kept.
+        """
+        binding = self._runtime.io_binding()
+        for name, x in feeds.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        for name, x in outputs.items():
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(x))
+        return lambda: self._runtime.run_with_iobinding(binding)
 
     def self_test(self, batch: int) -> None:
         """Check on this machine that a row keeps its bits, whatever rows travel with it in whole grains.

@@ -20,9 +20,10 @@ from models.conformal import ConformalConfig
 from models.forecaster import Forecaster
 from models.graph import trace
 from models.network import NetworkConfig
-from models.observation import MEDIAN, Forecast, Observation
+from models.observation import MEDIAN
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward, walk_session_forward
+from pipeline.carried import Carried
 from pipeline.export import parameters, ungated
 from pipeline.fitting import FitConfig, fit
 from pipeline.forecasts import Forecasts
@@ -49,29 +50,13 @@ def count(kind: str) -> int:
 
 def stepped(kind: str, prices_NT: Prices) -> Work:
     """Step the file on the last price of each series, the state carried from the prices before it."""
-    runtime = Session(model_file(model(kind)))
     rows, length = prices_NT.shape
-    none = np.zeros((rows, 0), np.float32)
-
-    def step(price: Prices) -> Forecast:
-        nonlocal state
-        seen = Observation(
-            price=price,
-            mask=np.ones((rows, 1), bool),
-            series=np.zeros(rows, np.int64),
-            past=none,
-            future=none[:, None],
-            elapsed=np.ones(rows, np.float32),
-        )
-        forecast, state = runtime.step(seen, state)
-        return forecast
-
-    state = runtime.initial(rows)
+    desk = Carried(Session(model_file(model(kind))), [f"S{n}" for n in range(rows)])
     for t in range(length - 1):
-        step(prices_NT[:, t : t + 1])
-    last = prices_NT[:, -1:]
+        desk.step(prices_NT[:, t])
+    last = prices_NT[:, -1]
     return Work(
-        call=lambda: step(last),
+        call=lambda: desk.step(last),
         answer=lambda made: Answer(target=np.full(rows, length), price=made.quantile[:, 0, 0, MEDIAN]),
     )
 
