@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 SOAKS := benchmarks/fuzz.py benchmarks/hour.py benchmarks/soak.py $(wildcard benchmarks/year*.py)
 SCALE := benchmarks/scale.py
-SPEED := $(addprefix benchmarks/, $(addsuffix .py, ar bench feeding fresh growth memory one_price record results \
+SPEED := $(addprefix benchmarks/, $(addsuffix .py, ar bench feeding fresh growth growth_figure memory one_price record results \
 	startup step stream stream_load train walkforward windows))
 QUALITY := $(filter-out $(SOAKS) $(SCALE) $(SPEED), $(sort $(wildcard benchmarks/*.py)))
 
@@ -84,7 +84,7 @@ soak: $(STAMP) ## break the stream in every way for two hours, and say what came
 	$(BIN)/python benchmarks/hour.py --minutes 60
 	$(BIN)/python benchmarks/fuzz.py
 
-scale: $(STAMP) ## retrain ten thousand series on one worker and on two, which takes the better part of an hour
+scale: $(STAMP) ## retrain ten thousand series on one worker and on two, twice, which takes half an hour
 	$(BIN)/python $(SCALE)
 
 YEAR_ARGS ?=

@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import growth_figure
 import results
 
 HERE = Path(__file__).parent
@@ -64,6 +65,7 @@ def main() -> None:
         print("\n".join([f"{title}:", *(f"  {line}" for line in lines)] if lines else [f"{title}: none"]))
     if options.record:
         results.keep(rows)
+        growth_figure.draw(results.of("growth"))
         text = results.DOCUMENT.read_text(encoding="utf-8")
         results.DOCUMENT.write_text(results.document(text, results.on_record()), encoding="utf-8")
         print(f"{len(rows)} rows kept, the tables of {results.DOCUMENT.name} written")

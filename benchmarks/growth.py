@@ -9,9 +9,9 @@
     training    an epoch, GRU 16x1 in 64 lanes, 6,400 to 6,400,000 targets: linear
 
 The slope is that of the straight line through the larger half of the sizes, in decades of both axes; seconds of the
-CPU, the least of a few rounds. `--figure` draws all of them.
+CPU, the least of a few rounds. `growth_figure.py` draws them.
 
-    python benchmarks/growth.py [--drivers series ...] [--figure FILE] [--json FILE]
+    python benchmarks/growth.py [--drivers series ...] [--json FILE]
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -160,29 +159,10 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
         values = {"slope": slope(sizes, seconds)}
         case = f"{name}, {sizes[0]:,} to {sizes[-1]:,}"
         yield Case(claim="growth", case=case, unit="decades", values=values, targets=(Target(of="slope", most=most),))
-    if given.figure:
-        draw(measured, given.figure)
-
-
-def draw(measured: dict[str, list[float]], path: Path) -> None:
-    """Draw cost against size, a panel a driver, beside the line that is to be stayed under."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 5.5), layout="constrained")
-    for axes, (name, seconds) in zip(figure.subplots(2, 4).flat, measured.items(), strict=False):
-        _, sizes, most = DRIVERS[name]
-        axes.loglog(sizes, np.array(seconds) * 1e3, "o-")
-        axes.loglog(sizes, seconds[-1] * 1e3 * (np.array(sizes) / sizes[-1]) ** round(most), "k:", linewidth=0.8)
-        axes.set_title(f"{name}: slope {slope(sizes, seconds):.2f}", fontsize=9)
-        axes.set_ylabel("ms of CPU", fontsize=8)
-    for axes in figure.axes[len(measured) :]:
-        axes.remove()
-    figure.savefig(path, dpi=120)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drivers", nargs="*", choices=list(DRIVERS), default=list(DRIVERS))
-    parser.add_argument("--figure", type=Path, help="draw the costs into this file")
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ def on_record() -> list[Row]:
     return [row for path in sorted(FOLDER.glob("*.jsonl")) for row in read(path)]
 
 
+def of(claim: str) -> list[Row]:
+    """Read the lines of a claim."""
+    return read(FOLDER / f"{claim}.jsonl")
+
+
 def keep(rows: Sequence[Row]) -> None:
     """Put rows on record, in the place of those of the same cases."""
     for claim in dict.fromkeys(row["claim"] for row in rows):
