@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +87,29 @@ def table(rows: Sequence[Row]) -> str:
     """Write the cases of a claim as Markdown, a table for each kind of row, and on what they were measured."""
     if not rows:
         return "Not measured yet.\n"
-    kinds = groupby(
-        rows, key=lambda row: (row["unit"], tuple(row["values"]), tuple(_target(r).name for r in row["ratios"]))
-    )
-    return "\n".join(_one_table(list(group)) for _, group in kinds) + "\n" + _measured(rows) + "\n"
+    kinds: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        named = tuple(_target(ratio).name for ratio in _compared(row))
+        kinds.setdefault((row["unit"], *row["values"], *named), []).append(row)
+    return "\n".join(map(_one_table, kinds.values())) + "\n" + _measured(rows) + "\n"
 
 
 def _one_table(rows: Sequence[Row]) -> str:
-    first = rows[0]
-    heads = [
-        "case",
-        *(f"{name}, {first['unit']}" for name in first["values"]),
-        *(_target(r).name for r in first["ratios"]),
-    ]
-    lines = [heads, ["---"] * len(heads)]
+    """Write rows of one kind; what is aimed at for a value stands beside it, ratios in columns of their own."""
+    names, unit, ratios = list(rows[0]["values"]), rows[0]["unit"], _compared(rows[0])
+    lines = [["case", *(f"{name}, {unit}" for name in names), *(_target(r).name for r in ratios)]]
+    lines.append(["---"] * len(lines[0]))
     for row in rows:
-        ratios = [number(r["ratio"]) + aimed(_target(r), r["ratio"]) for r in row["ratios"]]
-        lines.append([row["case"], *map(number, row["values"].values()), *ratios])
+        alone = {r["of"]: aimed(_target(r), r["ratio"]) for r in row["ratios"] if r["over"] is None}
+        values = [number(value) + alone.get(name, "") for name, value in row["values"].items()]
+        lines.append(
+            [row["case"], *values, *(number(r["ratio"]) + aimed(_target(r), r["ratio"]) for r in _compared(row))]
+        )
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _compared(row: Row) -> list[Row]:
+    return [ratio for ratio in row["ratios"] if ratio["over"] is not None]
 
 
 def _measured(rows: Sequence[Row]) -> str:
