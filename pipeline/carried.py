@@ -59,13 +59,14 @@ class Carried:
             "future": np.zeros((batch, m.horizon, len(m.future)), np.float32),
             "elapsed": np.ones(batch, np.float32),
         }
-        self._ones = np.ones(batch, np.float32)
+        self._reads = bool(m.past or m.future)
         self._made = {
             "quantile": np.zeros((*around, len(m.levels))),
             "loc": np.zeros(around, np.float32),
             "scale": np.zeros(around, np.float32),
         }
         self._df = session.df(rows)
+        self._df.flags.writeable = False
         before, after = session.initial(batch), session.initial(batch)
         self._states = (before, after)
         self._steps = tuple(self._bound(session, *pair) for pair in ((before, after), (after, before)))
@@ -124,18 +125,28 @@ class Carried:
         given = self._given
         _fill("price", given["price"], price)
         np.equal(given["price"], given["price"], out=given["mask"])
-        for name, x in (("past", past), ("future", future)):
-            if x is not None:
-                _fill(name, given[name], x)
-            elif given[name].size:
-                raise ModelError(f"step: the file reads {name} [{', '.join(map(str, given[name].shape))}], got none")
-        _fill("elapsed", given["elapsed"], self._ones if elapsed is None else elapsed)
+        if past is not None or future is not None or self._reads:
+            self._fill_covariates(past=past, future=future)
+        if elapsed is not None:
+            _fill("elapsed", given["elapsed"], elapsed)
         try:
             self._steps[self._now]()
         except Exception as error:
             raise ModelError(f"step: the runtime refused {len(self.names)} series: {error}") from error
+        finally:
+            if elapsed is not None:
+                given["elapsed"].fill(1)
         self._now = 1 - self._now
         return Forecast(**{name: x.copy() for name, x in self._made.items()}, df=self._df)
+
+    def _fill_covariates(self, **beside: ArrayLike | None) -> None:
+        """Copy covariates to where the file reads them."""
+        for name, x in beside.items():
+            held = self._given[name]
+            if x is not None:
+                _fill(name, held, x)
+            elif held.size:
+                raise ModelError(f"step: the file reads {name} {list(held.shape)}, got none")
 
 
 def _fill(name: str, held: NDArray, x: ArrayLike) -> None:

@@ -24,9 +24,9 @@ BATCH, STEPS = len(NAMES), 40
 
 @pytest.fixture(scope="module", params=["gru", "lstm"])
 def session(request: pytest.FixtureRequest) -> Session:
-    """A calibrated network that reads a covariate ahead."""
+    """A calibrated network that reads the elapsed time and a covariate ahead."""
     torch.manual_seed(0)
-    core = Network(request.param, NetworkConfig(hidden=8, layers=2), unit=0.01, future=1)
+    core = Network(request.param, NetworkConfig(hidden=8, layers=2, elapsed=True), unit=0.01, future=1)
     offsets = torch.zeros(1, 1, len(LEVELS))
     return ungated(
         Forecaster(request.param, LogReturn(), Conformal(core, offsets, offsets + 0.01), (), ("load",)).eval()
@@ -42,7 +42,9 @@ def market() -> tuple[np.ndarray, np.ndarray]:
     return price, rng.normal(size=(STEPS, BATCH, 1, 1)).astype(np.float32)
 
 
-def by_session(session: Session, price: np.ndarray, ahead: np.ndarray, state: State) -> tuple[Any, State]:
+def by_session(
+    session: Session, price: np.ndarray, ahead: np.ndarray, state: State, elapsed: float = 1.0
+) -> tuple[Any, State]:
     """Step the session by hand."""
     seen = Observation(
         price=price[:, None],
@@ -50,7 +52,7 @@ def by_session(session: Session, price: np.ndarray, ahead: np.ndarray, state: St
         series=session.rows(NAMES),
         past=np.zeros((BATCH, 0), np.float32),
         future=ahead,
-        elapsed=np.ones(BATCH, np.float32),
+        elapsed=np.full(BATCH, elapsed, np.float32),
     )
     return session.step(seen, state)
 
@@ -68,6 +70,21 @@ def test_a_carried_series_forecasts_what_the_session_does(session: Session) -> N
         theirs, state = by_session(session, price, ahead, state)
         assert_same(desk.step(price, future=ahead), theirs)
         assert all(desk.state[name].tobytes() == x.tobytes() for name, x in state.items())
+
+
+def test_elapsed_time_is_of_one_step(session: Session) -> None:
+    """The time since the observation before counts where it is given, and is one bar again at the next step."""
+    desk, state = Carried(session, NAMES), session.initial(BATCH)
+    prices, aheads = market()
+    quantiles = []
+    for k, elapsed in enumerate((None, 3.0, None)):
+        theirs, state = by_session(session, prices[k], aheads[k], state, elapsed or 1.0)
+        given = {} if elapsed is None else {"elapsed": [elapsed] * BATCH}
+        assert_same(desk.step(prices[k], future=aheads[k], **given), theirs)
+        quantiles.append(theirs.quantile)
+    other = Carried(session, NAMES)
+    other.step(prices[0], future=aheads[0])
+    assert not np.array_equal(other.step(prices[1], future=aheads[1]).quantile, quantiles[1], equal_nan=True)
 
 
 def test_a_kept_state_goes_on_elsewhere(session: Session) -> None:
