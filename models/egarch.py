@@ -1,6 +1,6 @@
 """EGARCH(1,1) with leverage and Student t innovations: the variance moves in logs.
 
-    r_t = μ + σ_t e_t      ln σ²_{t+1} = ω + α (|e_t| - √(2/π)) + γ e_t + β ln σ²_t      e_t ~ standardised t_ν
+    r_t = μ + σ_t e_t      ln σ²_{t+1} = ω + α (|e_t| - √(2/π)) + γ e_t + β ln σ²_t      e_t ~ standardised t_ν,  α >= 0
 
 Nelson (1991), Conditional heteroskedasticity in asset returns, Econometrica 59(2), in the form of the `arch` package,
 which fits it by maximum likelihood. With E|e| = √(ν-2) Γ((ν-1)/2) / (√π Γ(ν/2)) and m the long-run mean of ln σ²,
@@ -162,20 +162,29 @@ def _fit_one(r: Vector, row: int) -> list[float]:
 
 
 def specification(r: Vector) -> Any:
-    """Give arch's model of moves of unit variance, its tails bounded where the variance would cease to be."""
+    """Give arch's model of moves of unit variance, its tails bounded where the variance would cease to be.
+
+    The size of a move never calms, α >= 0. With α below 0, which a few hundred moves can prefer, a large move lowers
+    the variance, so that the next one is larger still over its scale: from one surprise on the scale falls to nothing.
+    """
     from arch import arch_model
-    from arch.univariate import StudentsT
+    from arch.univariate import EGARCH, StudentsT
+
+    class Alarmed(EGARCH):
+        def bounds(self, resids: Any) -> list[tuple[float, float]]:
+            level, _, *others = super().bounds(resids)
+            return [level, (0.0, np.inf), *others]
 
     class Bounded(StudentsT):
         def bounds(self, resids: Any) -> list[tuple[float, float]]:  # noqa: ARG002  as arch calls it
             return [(LEAST_DF, 500.0)]
 
     model = arch_model(r, mean="Constant", vol="EGARCH", p=1, o=1, q=1, dist="t", rescale=False)
-    model.distribution = Bounded()
+    model.volatility, model.distribution = Alarmed(p=1, o=1, q=1), Bounded()
     return model
 
 
 def _is_proper(params: ArrayLike) -> bool:
-    """Tell whether the log variance does not explode and the tails are proper."""
-    *_, beta, nu = np.asarray(params)
-    return bool(abs(beta) < 1 and nu >= LEAST_DF)
+    """Tell whether the log variance neither explodes nor falls for ever, and the tails are proper."""
+    _, _, alpha, _, beta, nu = np.asarray(params)
+    return bool(alpha >= 0 and abs(beta) < 1 and nu >= LEAST_DF)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from arch.univariate.base import ARCHModelFixedResult, ARCHModelResult
@@ -15,10 +17,12 @@ from scipy import stats
 from models.core import LEAST_DF, Distribution, Tick, initial_state
 from models.egarch import COLUMNS, MOST, Egarch, fit_egarch, specification
 from models.errors import FitError
+from pipeline.sources import sample
 
 TRUE = {"mu": 0.03, "omega": -0.002, "alpha": 0.18, "gamma": -0.08, "beta": 0.97, "nu": 6.0}
 UNIT = 0.01
 HORIZON = 5
+OIL = (datetime(2016, 11, 6, tzinfo=UTC), datetime(2018, 11, 9, tzinfo=UTC))
 
 
 def simulate(time: int, seed: int) -> NDArray[np.float64]:
@@ -134,6 +138,16 @@ def test_a_wild_move_leaves_a_finite_scale(fitted: Fitted) -> None:
     assert path[0] == MOST
     assert abs(path[-1] - path[-2]) < 0.1
     assert path[-1] < 1
+
+
+def test_a_large_move_never_calms() -> None:
+    """Three hundred days of oil prefer a negative size effect, which would let the scale collapse: it is refused."""
+    prices = sample().filter(pl.col("series_id") == "WTI", pl.col("time").is_between(*OIL))["price"].to_numpy()
+    moves = np.diff(np.log(prices[np.isfinite(prices)]))
+    core = fit_egarch([moves[:300]], horizon=1)
+    assert core.parameters_by_row[1, COLUMNS.index("alpha")] >= 0
+    _, path = walk(core, moves, float("nan"))
+    assert abs(path).max() < MOST / 4
 
 
 def test_tails_without_a_variance_are_fitted_at_the_bound() -> None:
