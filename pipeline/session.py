@@ -189,14 +189,20 @@ class Session:
         ----------
         feeds, outputs : dict of ndarray
             All inputs and outputs of the graph under its own names, contiguous, of the number types and shapes that it
-            has, each its own memory. They belong to the call as long as it is kept.
+            has, each its own memory, which the call keeps.
         """
         binding = self._runtime.io_binding()
-        for name, x in feeds.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(x))
-        for name, x in outputs.items():
-            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(x))
-        return lambda: self._runtime.run_with_iobinding(binding)
+        lent = {name: onnxruntime.OrtValue.ortvalue_from_numpy(x) for name, x in (feeds | outputs).items()}
+        for name in feeds:
+            binding.bind_ortvalue_input(name, lent[name])
+        for name in outputs:
+            binding.bind_ortvalue_output(name, lent[name])
+
+        def call() -> None:
+            _ = lent  # each holds its array, of which the runtime has the bare address
+            self._runtime.run_with_iobinding(binding)
+
+        return call
 
     def self_test(self, batch: int) -> None:
         """Check on this machine that a row keeps its bits, whatever rows travel with it in whole grains.
