@@ -25,6 +25,8 @@ import torch
 from feeding import Market, model_file
 from record import Call, Case, Target, options, tell
 from step import feeds, session
+from train import LANES
+from train import prices as lanes_of_prices
 from walkforward import prices
 
 from models.conformal import Conformal
@@ -39,11 +41,9 @@ from pipeline.session import Session
 from pipeline.stream_core import Core
 from pipeline.ticks import parser
 from pipeline.training import Training, TrainingConfig
-from pipeline.windows import SplitConfig, panel, split
+from pipeline.windows import SplitConfig, split
 
 DECADES = (1, 10, 100, 1_000, 10_000, 100_000)
-LANES = 64
-DAY = 86_400_000_000
 
 
 def network(hidden: int = 64, layers: int = 2, horizon: int = 1) -> Forecaster:
@@ -58,24 +58,17 @@ def rounds_of(series: int, before: int = 0) -> Call:
     """Give one round of ticks of every series through a core that has seen so many rounds."""
     market, core, parse = Market(series), Core(Session(model_file(network())), max_series=series), parser(b"{}")
 
-    def step(count: int = 1) -> None:
+    def step(count: int = 1) -> float:
         lines = market.lines(count * series)
         batches = [parse(lines[k : k + 4000]) for k in range(0, len(lines), 4000)]
-        nonlocal spent
         began = time.process_time()
         for batch in batches:
             core.apply(batch)
-        spent = time.process_time() - began
+        return time.process_time() - began
 
-    spent = 0.0
     for start in range(0, before, 1000):
         step(min(1000, before - start))
-
-    def timed() -> float:
-        step()
-        return spent
-
-    return timed
+    return step
 
 
 def stepped(hidden: int = 64, layers: int = 2, horizon: int = 1, rows: int = 1) -> Call:
@@ -101,10 +94,7 @@ def walked(count: int) -> Call:
 
 def trained(targets: int) -> Call:
     """Give one epoch over so many targets in lanes of equal length."""
-    each = round(targets / LANES / (1 - SplitConfig().validation - SplitConfig().test))
-    moves = np.random.default_rng(0).standard_t(5, size=(LANES, each)) * 0.01
-    names = np.repeat([f"S{k:02d}" for k in range(LANES)], each)
-    data = panel(names, np.tile(np.arange(each) * DAY, LANES), 100 * np.exp(np.cumsum(moves, 1)).ravel())
+    data = lanes_of_prices(targets // LANES, SplitConfig())
     config = TrainingConfig(lanes=LANES, chunk=64, epochs=10_000, patience=10_000, device="cpu")
     shape = NetworkConfig(hidden=16, layers=1)
     epochs = iter(Training("gru", data, split(data, SplitConfig()), LogReturn(), network=shape, config=config))

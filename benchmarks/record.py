@@ -188,9 +188,9 @@ def aimed(target: Target, ratio: float) -> str:
 
 def number(value: float) -> str:
     """Write a number to three digits, without an exponent."""
-    if value >= 100 or value == 0:
+    if abs(value) >= 100 or value == 0:
         return f"{value:,.0f}"
-    return f"{value:.{max(0, 2 - int(np.floor(np.log10(value))))}f}"
+    return f"{value:.{max(0, 2 - int(np.floor(np.log10(abs(value)))))}f}"
 
 
 def _version(name: str) -> str | None:

@@ -73,6 +73,15 @@ def test_a_table_says_what_is_aimed_at_and_whether_it_is_reached(aim: dict[str, 
     assert f"| a | 2.00 | 4.00 | {told} |" in loaded("results").table([row(2.0, **aim)])
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.0, "0"), (1234.5, "1,234"), (3.14159, "3.14"), (0.00012345, "0.000123"), (-0.0123, "-0.0123")],
+)
+def test_a_number_has_three_digits(value: float, told: str) -> None:
+    """Large, small and falling: a slope can be negative."""
+    assert loaded("record").number(value) == told
+
+
 def test_a_new_row_takes_the_place_of_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record has one line a case, in the order in which cases came first."""
     results = loaded("results")
