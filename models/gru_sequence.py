@@ -68,37 +68,38 @@ def _stack(layers: nn.GRU, x_NF: Tensor, sizes: Tensor, h_KBH: Tensor) -> tuple[
     row = torch.arange(h_KBH.shape[1])
     begins = sizes.cumsum(0) - sizes
     last = begins[(sizes[:, None] > row).sum(0) - 1] + row
-    per_step, ends = sizes.tolist(), []
+    per_step, ends, learns = sizes.tolist(), [], torch.is_grad_enabled()
     for k, h_BH in enumerate(h_KBH):
         if k:
             x_NF = nn.functional.dropout(x_NF, layers.dropout, layers.training)
         names = (f"{name}_l{k}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        x_NF = GruSequence.apply(x_NF, h_BH, *(getattr(layers, name) for name in names), per_step)
+        x_NF = GruSequence.apply(x_NF, h_BH, *(getattr(layers, name) for name in names), per_step, learns)
         ends.append(x_NF[last])
     return x_NF, torch.stack(ends)
 
 
 class GruSequence(torch.autograd.Function):
-    """One layer over packed rows: outputs [N, H] from x [N, F], h [B, H], the weights of `nn.GRU` and rows a step."""
+    """One layer over packed rows: outputs [N, H] from x [N, F], h [B, H], the weights of `nn.GRU`, rows a step."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_NF: Tensor, h_BH: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, sizes: list[int]
+        ctx: Any, x_NF: Tensor, h_BH: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, sizes: list[int], learns: bool
     ) -> Tensor:
-        """Run over the steps; keeps the four gates and the outputs for the way back."""
+        """Run over the steps; keeps the four gates and the outputs for the way back, if it `learns`."""
         width = u.shape[1]
         # tanh(a) = 2 σ(2a) - 1: torch's tanh takes several times as long as its σ. Doubling is exact.
         from_h = torch.cat([2 * u[2 * width :], u[: 2 * width]]).t().contiguous()
         from_x = torch.cat([w[: 2 * width], 2 * w[2 * width :]]).t().contiguous()
         bias = torch.cat([b[: 2 * width] + c[: 2 * width], 2 * b[2 * width :]])
         minus_one = x_NF.new_tensor(-1.0)
-        gates = x_NF.new_empty(len(x_NF), 4 * width)
         states = x_NF.new_empty(len(h_BH) + len(x_NF), width)
         before, out = states.split([len(h_BH), len(x_NF)])
         before.copy_(h_BH)
         blocks = _blocks(sizes)
         rows = [sum(block) for block in blocks]
-        for block, x, part, top in zip(blocks, x_NF.split(rows), gates.split(rows), out.split(rows), strict=True):
+        gates = x_NF.new_empty(len(x_NF) if learns else max(rows), 4 * width)
+        parts = gates.split(rows) if learns else [gates[:count] for count in rows]
+        for block, x, part, top in zip(blocks, x_NF.split(rows), parts, out.split(rows), strict=True):
             part[:, :width] = 2 * c[2 * width :]
             torch.addmm(bias, x, from_x, out=part[:, width:])
             views = (part[:, : 3 * width], part[:, width : 3 * width], *part.split(width, 1), top)
@@ -111,8 +112,9 @@ class GruSequence(torch.autograd.Function):
                 torch.add(minus_one, n, alpha=2.0, out=n)
                 torch.lerp(n, before, z, out=after)
                 before = after
-        ctx.save_for_backward(x_NF, w, u, gates, states)
-        ctx.sizes = sizes
+        if learns:
+            ctx.save_for_backward(x_NF, w, u, gates, states)
+            ctx.sizes = sizes
         return out
 
     @staticmethod
@@ -151,7 +153,7 @@ class GruSequence(torch.autograd.Function):
                 torch.mm(from_x, w, out=d_x[piece])
             end -= count
         d_u, d_c = d_u.t(), torch.cat([d_bias[width : 3 * width], d_bias[:width]])
-        return d_x, d_h[0], d_w.t(), torch.cat([d_u[width:], d_u[:width]]), d_bias[width:], d_c, None
+        return d_x, d_h[0], d_w.t(), torch.cat([d_u[width:], d_u[:width]]), d_bias[width:], d_c, None, None
 
 
 def _factors(gates: Tensor, before: Tensor, factors: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.bidirectional import Bidirectional
 from models.checkpoint import load_tensors, save_tensors
 from models.classifier import Classifier
 from models.core import initial_state
@@ -44,6 +45,9 @@ from pipeline.labels import Labels
 from pipeline.moves import known_ahead, known_beside, move_times, moves, observed_by, outcomes, sound, typical_move
 from pipeline.threads import cpu_threads
 from pipeline.windows import Lanes, Panel, Split, lanes
+
+PIECE = 256
+"""Steps that are run at once where nothing is learned: few enough to stay in a cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -406,9 +410,19 @@ class Training:
         """Mean loss on the validation origins, from the states at the end of the training span."""
         self.core.eval()
         if self.config.state == "reset":  # served carried, whatever the training did
-            self.ended = self._loss(self.train, self._carry_on(self.layout.previous))[2]
-        total, weight, _ = self._loss(self.validation, self._carry_on(self.continued))
+            self.ended = self._carried_over(self.train, self._carry_on(self.layout.previous))[2]
+        total, weight, _ = self._carried_over(self.validation, self._carry_on(self.continued))
         return total / weight
+
+    def _carried_over(self, lane: Lane, state: State) -> tuple[Tensor, Tensor, State]:
+        """Do what `_loss` does, piece by piece, for caches and memory; what reads both ways reads the whole."""
+        steps = lane.inputs.shape[1]
+        length = steps if isinstance(self.core.body, Bidirectional) else PIECE
+        total = weight = torch.zeros((), device=self.device)
+        for start in range(0, steps, length):
+            loss, counted, state = self._loss(lane.cut(start, start + length), state)
+            total, weight = total + loss, weight + counted
+        return total, weight, state
 
     def _check_finite(self, train: float, validation: float) -> None:
         if not (np.isfinite(train) and np.isfinite(validation)):

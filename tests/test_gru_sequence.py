@@ -93,6 +93,21 @@ def test_the_size_of_a_block_changes_nothing(
     same(everything(made, lambda x, h: run_gru(made, x, h), lengths, torch.float64), whole, torch.float64)
 
 
+@pytest.mark.parametrize("lengths", [None, RAGGED], ids=["even", "ragged"])
+def test_without_gradients_nothing_is_kept_and_nothing_else_changes(
+    lengths: Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing learns, the gates of a block lie in the place of those before, and the numbers are the same."""
+    monkeypatch.setattr(gru_sequence, "BLOCK", 2 * B)
+    made, (x, h) = gru(2), inputs(2)
+    learned, end = run_gru(made, packed(x, lengths), h)
+    with torch.no_grad():
+        top, at_end = run_gru(made, packed(x, lengths), h)
+    assert torch.equal(flat(top), flat(learned))
+    assert torch.equal(at_end, end)
+    assert not flat(top).requires_grad
+
+
 def test_blocks_hold_every_step_once_and_no_more_rows_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are cut in order into blocks of the most rows, or of a single step that has more."""
     monkeypatch.setattr(gru_sequence, "BLOCK", 6)
@@ -105,7 +120,7 @@ def test_the_way_back_is_the_derivative(sizes: list[int]) -> None:
     torch.manual_seed(4)
     shapes = [(sum(sizes), 2), (3, 2), (6, 2), (6, 2), (6,), (6,)]
     given = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(lambda *tensors: GruSequence.apply(*tensors, sizes), given)
+    assert torch.autograd.gradcheck(lambda *tensors: GruSequence.apply(*tensors, sizes, True), given)
 
 
 def test_one_step_is_the_cell_of_torch() -> None:

@@ -21,6 +21,7 @@ from scipy import stats
 from torch import Tensor
 
 from models.checkpoint import load_tensors
+from models.class_head import LabellingConfig
 from models.core import initial_state
 from models.errors import ConfigError, FitError
 from models.forecaster import Forecaster
@@ -29,6 +30,7 @@ from models.observation import State
 from models.transforms import AsinhDifference, LogReturn
 from pipeline import training as module
 from pipeline.backtest import walk_forward
+from pipeline.labels import direction
 from pipeline.moves import observations
 from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
 from pipeline.windows import Panel, Split, SplitConfig
@@ -220,6 +222,29 @@ def test_lanes_meet_without_a_seam() -> None:
     for name, end in whole.ended.items():
         np.testing.assert_allclose(many.ended[name][last], end, rtol=1e-5, atol=1e-7)
     assert many._validate().item() == pytest.approx(whole._validate().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "transformer", "seq2seq"])
+def test_validation_in_pieces_is_validation_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the pieces are in which a lane is run, its state goes on, and the loss is that of the whole."""
+    training = begin(kind=kind, hidden=8, horizon=2)
+    epochs(training, 1)
+    assert training.validation.inputs.shape[1] > 4 * 9
+    losses = []
+    for length in (1, 9, 4096):
+        monkeypatch.setattr(module, "PIECE", length)
+        losses.append(training._validate().item())
+    assert losses == pytest.approx([losses[-1]] * 3, rel=1e-6)
+
+
+def test_what_reads_both_ways_is_validated_on_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bidirectional classifier, which carries nothing on, reads its lanes in one piece."""
+    shape = NetworkConfig(hidden=6, labelling=LabellingConfig(bidirectional=True))
+    labels = direction(PANEL, LogReturn(), 1)
+    training = Training("gru", PANEL, SPLIT, LogReturn(), network=shape, config=CONFIG, labels=labels)
+    at_once = training._validate().item()
+    monkeypatch.setattr(module, "PIECE", 9)
+    assert training._validate().item() == at_once
 
 
 def test_the_chunk_does_not_change_the_states() -> None:
