@@ -39,6 +39,7 @@ from models.network import Network, NetworkConfig
 from models.observation import Observation, State
 from models.seasonal import Seasonal
 from models.transforms import Transform
+from pipeline.allocator import give_back, keep_freed
 from pipeline.calendar_features import calendar
 from pipeline.clock import span
 from pipeline.labels import Labels
@@ -233,6 +234,7 @@ class Training:
     ) -> None:
         self.config, self.checkpoint, self.labels = config, checkpoint, labels
         self.device = resolve_device(config.device)
+        keep_freed()
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             unit = typical_move(panel, transform, split.train_end_time)
@@ -281,6 +283,7 @@ class Training:
         self.core.load_state_dict(self.best)
         self.core.head.freeze()
         self.model.to("cpu").eval()
+        give_back()
 
     def _one_epoch(self) -> EpochRecord:
         started = time.perf_counter()
