@@ -246,7 +246,8 @@ class Conformal(nn.Module):
 def _tracked(due: Tensor, held: Tensor, offset: Tensor, gain: Tensor, level: Tensor) -> Tensor:
     """Move the offsets by outcome after outcome; give them after each tick, [B, T, ...].
 
-    Plain arrays, since a step is a few numbers: what `Conformal._learned` does, in the same order of arithmetic.
+    Plain arrays, since a step is a few numbers: what `Conformal._learned` does, in the same order of arithmetic. All are
+    of one shape, for a number that must be broadcast costs numpy as much as three operations.
     """
     still = held | due.isnan()
     shape = due.shape
@@ -256,11 +257,13 @@ def _tracked(due: Tensor, held: Tensor, offset: Tensor, gain: Tensor, level: Ten
         for t in (due.nan_to_num().transpose(0, 1), rate.transpose(0, 1), level.expand(shape[:1] + shape[2:]), offset)
     )
     out, below = np.empty_like(x), np.empty_like(now)
+    steep, nothing, all_of_it = (np.full_like(now, value) for value in (1.0 / WIDTH, 0.0, 1.0))
     for due_t, step_t, out_t in zip(x, step, out, strict=True):
-        np.multiply(now, 1.0 / WIDTH, out=below)
-        below += due_t
-        below.clip(0.0, 1.0, out=below)
-        np.subtract(share, below, out=below)
-        below *= step_t
-        now = np.add(now, below, out=out_t)
+        np.multiply(now, steep, below)
+        np.add(below, due_t, below)
+        np.maximum(below, nothing, out=below)
+        np.minimum(below, all_of_it, out=below)
+        np.subtract(share, below, below)
+        np.multiply(below, step_t, below)
+        now = np.add(now, below, out_t)
     return torch.from_numpy(out).to(due.device).transpose(0, 1)

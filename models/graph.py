@@ -306,7 +306,8 @@ class Graph:
 
 def _onnx_order(cell: str, weights: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reorder torch's gates to ONNX's: w [1, G*H, F], r [1, G*H, H], b [1, 2*G*H]."""
-    w, r, b_ih, b_hh = (np.concatenate([np.split(a, len(_GATES[cell]))[g] for g in _GATES[cell]]) for a in weights)
+    order = _GATES[cell]
+    w, r, b_ih, b_hh = (a.reshape(len(order), -1, *a.shape[1:])[order].reshape(a.shape) for a in weights)
     return w[None], r[None], np.concatenate([b_ih, b_hh])[None]
 
 

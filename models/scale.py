@@ -134,7 +134,7 @@ def _averages(square: Tensor, share: Tensor, variance: Tensor) -> Tensor:
     now, out = variance.cpu().numpy(), np.empty_like(part)
     moved = np.empty_like(now)
     for x_t, part_t, out_t in zip(x, part, out, strict=True):
-        np.subtract(x_t, now, out=moved)
-        moved *= part_t
-        now = np.add(now, moved, out=out_t)
+        np.subtract(x_t, now, moved)
+        np.multiply(moved, part_t, moved)
+        now = np.add(now, moved, out_t)
     return torch.from_numpy(out).to(square.device).transpose(0, 1)
