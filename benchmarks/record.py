@@ -8,6 +8,7 @@ Comes in: calls. Goes out: rows for people and for JSON. Imported by every scrip
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import orjson
 
 Call = Callable[[], object]
 Clock = Callable[[], float]
@@ -166,8 +166,8 @@ def tell(cases: Iterable[Case], file: Path | None) -> None:
     for case in cases:
         print(line(case), flush=True)
         if file is not None:
-            with file.open("ab") as out:
-                out.write(orjson.dumps(case.row()) + b"\n")
+            with file.open("a") as out:
+                out.write(json.dumps(case.row(), separators=(",", ":")) + "\n")
 
 
 def line(case: Case) -> str:

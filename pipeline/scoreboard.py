@@ -205,15 +205,15 @@ class Scoreboard:
     def _carried(self, rows: Vector) -> dict[str, Vector]:
         """Add closed moments [k, W] to what is carried."""
         now, step = self._arrays, self._step
-        faded, begun = now["faded"], now["step"]
-        done, start = int(now["clock"][1]) % step, 0
-        while start < len(rows):
-            stop = min(len(rows), start + step - done)
-            begun = _added(begun, rows[start:stop])
-            done, start = (done + stop - start) % step, stop
-            if done == 0:
-                faded, begun = (faded + begun) * self._fade, np.zeros_like(begun)
-        return {"total": _added(now["total"], rows), "faded": faded, "step": begun}
+        left = step - int(now["clock"][1]) % step
+        total, faded, begun = _added(now["total"], rows), now["faded"], _added(now["step"], rows[:left])
+        if len(rows) >= left:
+            whole = (len(rows) - left) // step
+            steps = rows[left : left + whole * step].reshape(whole, step, rows.shape[1])
+            for done in (begun, *np.cumsum(steps, axis=1)[:, -1]):
+                faded = (faded + done) * self._fade
+            begun = _added(np.zeros_like(begun), rows[left + whole * step :])
+        return {"total": total, "faded": faded, "step": begun}
 
 
 def _added(carried: Vector, rows: Vector) -> Vector:

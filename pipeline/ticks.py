@@ -28,6 +28,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,7 @@ _TEXTS = ("series", "time", "sequence")
 _FIELDS = (*_TEXTS, "price", "adjust")
 """Fields of a line beside covariates."""
 
+_FIRST, _LAST = itemgetter(0), itemgetter(-1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NEVER = -(2**62)
 _MILLISECONDS = 7_258_118_400_000
@@ -254,7 +256,7 @@ def _flat_objects(lines: Sequence[bytes]) -> list[dict[str, Any]] | None:
     count = len(lines)
     if whole.count(b"{") != count or whole.count(b"}") != count:
         return None
-    if not all(line[:1] == b"{" and line[-1:] == b"}" for line in lines):
+    if not all(lines) or ({*map(_FIRST, lines)}, {*map(_LAST, lines)}) != ({ord("{")}, {ord("}")}):
         return None
     try:
         records = orjson.loads(b"[" + whole + b"]")
