@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from models.forecaster import Forecaster
-from models.observation import Forecast, Observation, State, at
+from models.observation import Forecast, Observation, State
 from models.transforms import Transform
+from pipeline.carried import Carried
 from pipeline.forecasts import Forecasts
 from pipeline.moves import counts, observations, observed_by
 from pipeline.sequences import engines, running
@@ -83,16 +84,15 @@ def in_torch(forecaster: Forecaster, panel: Panel) -> Runner:
 
 def in_session(session: Session, name: str, transform: Transform, panel: Panel) -> Runner:
     """Run an exported file; series that it does not know run on its pooled row."""
-    rows = session.rows(panel.names)
 
     def forward(o: Observation, state: State) -> tuple[Forecast, State]:
-        fields = {f: getattr(o, f).numpy() for f in ("price", "mask", "past", "future", "elapsed")}
-        many, out = Observation(series=rows, **fields), []
-        for t in range(many.price.shape[1]):
-            forecast, state = session.step(at(many, t), state)
-            out.append(forecast)
+        desk = Carried(session, panel.names, state)
+        given = {"price": o.price.where(o.mask, torch.nan), "elapsed": o.elapsed}
+        given |= {f: x for f in ("past", "future") if (x := getattr(o, f)).numel()}
+        arrays = {f: np.moveaxis(x.numpy(), 1, 0) for f, x in given.items()}
+        out = [desk.step(**dict(zip(arrays, moment, strict=True))) for moment in zip(*arrays.values(), strict=True)]
         joined = {f: np.stack([getattr(x, f) for x in out], 1) for f in ("quantile", "loc", "scale", "df")}
-        return Forecast(**joined), state
+        return Forecast(**joined), desk.state
 
     m = session.metadata
     return Runner(
@@ -100,7 +100,7 @@ def in_session(session: Session, name: str, transform: Transform, panel: Panel) 
         transform=transform,
         horizon=m.horizon,
         observations=observations(panel, horizon=m.horizon, past=m.past, future=m.future),
-        initial=session.initial(len(rows)),
+        initial=session.initial(len(panel.names)),
         forward=forward,
     )
 
