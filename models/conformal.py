@@ -246,8 +246,8 @@ class Conformal(nn.Module):
 def _tracked(due: Tensor, held: Tensor, offset: Tensor, gain: Tensor, level: Tensor) -> Tensor:
     """Move the offsets by outcome after outcome; give them after each tick, [B, T, ...].
 
-    Plain arrays, since a step is a few numbers: what `Conformal._learned` does, in the same order of arithmetic. All are
-    of one shape, for a number that must be broadcast costs numpy as much as three operations.
+    Plain arrays, since a step is a few numbers: what `Conformal._learned` does, in the same order of arithmetic. They
+    are of one shape, for to broadcast a number costs numpy as much as three operations.
     """
     still = held | due.isnan()
     shape = due.shape
