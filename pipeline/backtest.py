@@ -161,7 +161,7 @@ class _Operations:
     """The desk at which a policy is asked, moment after moment, with what is known there."""
 
     def __init__(self, moments: list[int], policy: Policy, gap: int, window: int) -> None:
-        self.moments = moments[:1] if policy is never else moments  # it answers the same whenever it is asked
+        self.moments = [] if policy is never else moments  # it need not be asked
         self.policy, self.gap, self.window = policy, gap, window
         self.folds = deque([Fold(number=0, cut_time=None, start_time=moments[0], why="")])
         self._asked, self._fitted, self._made = 0, 0, 1
@@ -169,6 +169,8 @@ class _Operations:
 
     def ask(self, rows: Forecasts, end: int) -> int:
         """Ask up to the end of a stretch or to the next fold's start, and give that moment."""
+        if self._asked == len(self.moments):  # nobody will look at what becomes known
+            return self._until(end)
         first = rows.where(rows.step == 1)  # later steps overlap: they are wrong together, for the true model too
         known = first if self._known is None else joined([self._known, first])
         known = _taken(known, np.argsort(known.target_time, kind="stable"))

@@ -22,8 +22,8 @@ from models.naive import fit_drift, fit_last_value
 from models.network import NetworkConfig
 from models.observation import MEDIAN, Forecast, Observation, State, at, between
 from models.transforms import AsinhDifference, LogReturn, Transform
+from pipeline import backtest, passes
 from pipeline import export as exporting
-from pipeline import passes
 from pipeline.backtest import BacktestConfig, Block, Fold, joined, seen, walk, walk_forward, walk_session_forward
 from pipeline.export import Provenance, export
 from pipeline.fitting import FitConfig, fit
@@ -441,6 +441,20 @@ def test_a_policy_knows_what_is_known_at_its_moment_and_no_more() -> None:
         )
         kept = {q.tobytes() for q in rows.quantile[known]}
         assert {q.tobytes() for q in latest.quantile} <= kept
+
+
+def test_where_nobody_is_asked_no_rows_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a policy a walk that is twice as long takes twice the work: what was forecast is not gone over again."""
+    monkeypatch.setattr(passes, "CHUNK", 20)
+    gathered: list[int] = []
+
+    def counted(parts: list[Forecasts]) -> Forecasts:
+        gathered.append(sum(map(len, parts)))
+        return joined(parts)
+
+    monkeypatch.setattr(backtest, "joined", counted)
+    rows = walk_forward(forecaster("ar"), PANEL, TEST)
+    assert gathered == [len(rows)]
 
 
 def test_a_walk_is_one_pass_and_its_blocks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
