@@ -17,6 +17,7 @@ from pipeline.fitting import NETWORKS
 from pipeline.judging import Compared
 from pipeline.promotion import Promoted
 from pipeline.steps import Ingested
+from pipeline.threads import cpu_threads
 from pipeline.training import EpochRecord
 
 
@@ -136,6 +137,7 @@ def ingest(config: Config, watch: Watch, wrap: Wrap = plain) -> Ingested:
     return ingested
 
 
+@cpu_threads(1)
 def follow(config: Config, ingested: Ingested, watch: Watch, wrap: Wrap = plain) -> Retrained:
     """Do all of a retrain that comes after the prices, for one pool."""
     plan = wrap(prequential.begin, COMPUTE)(config)

@@ -142,6 +142,7 @@ class Stretch:
         """Take [N, T, ...] to [N, L, ...]."""
         return x[np.arange(len(x))[:, None], self.column]
 
+    @cpu_threads(1)
     def of(self, o: Observation) -> Observation:
         """Take the observations; what repeats is a hole, which leaves the state as it is."""
         row, column = torch.arange(len(self.column))[:, None], torch.from_numpy(self.column)

@@ -1,7 +1,8 @@
 """How many CPU threads torch uses for a while: small networks are fastest on one.
 
 Two threads that wait for each other at every step of a 24-unit network cost more than they bring, and on a busy
-machine many times more. Comes in: a number. Goes out: a context. Imported by training, backtest and export.
+machine many times more: there an array of some thousand numbers, taken in 0.1 ms by one, took two 20 ms. Comes in: a
+number. Goes out: a context, or a decorator. Imported by what works in torch.
 """
 
 from __future__ import annotations
