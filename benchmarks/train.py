@@ -70,7 +70,8 @@ class Bare(nn.Module):
         df = 2.1 + self.log_df.exp()  # torch.distributions would make the host wait for a GPU
         norm = torch.lgamma((df + 1) / 2) - torch.lgamma(df / 2) - (df * torch.pi).log() / 2
         tail = (df + 1) / 2 * torch.log1p(((y - loc) / log_scale.exp()).square() / df)
-        return (tail + log_scale - norm).mean(), tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        loss = (tail + log_scale - norm).mean()
+        return loss, tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
 
 
 def bare(cell: str, inputs: Tensor, targets: Tensor, options: argparse.Namespace) -> float:
