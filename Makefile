@@ -63,18 +63,18 @@ PEERS_JSON ?= build/peers.jsonl
 bench-peers: $(PEERS:%=.venv-peers/%/.installed) ## measure beside other libraries, in an environment each; PEERS names them
 	@mkdir -p $(dir $(PEERS_JSON))
 	@set -e; for peer in $(PEERS); do echo "== $$peer"; \
-		PYTHONPATH=benchmarks OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 \
+		PYTHONPATH=.:benchmarks OMP_NUM_THREADS=1 \
 		.venv-peers/$$peer/bin/python benchmarks/peers/compare.py $$peer --json $(PEERS_JSON); done
 
-.venv-peers/%/.installed: benchmarks/peers/%.txt pyproject.toml constraints.txt
+.venv-peers/%/.installed: benchmarks/peers/%.txt benchmarks/peers/ours.txt constraints.txt
 	$(supported)
 	@echo "$*: building its environment in .venv-peers/$*, which takes some minutes"
 	@rm -rf .venv-peers/$*
 	@$(PYTHON) -m venv .venv-peers/$*
-	# what a peer pins itself, it takes in place of our pin
+	# what a peer pins itself, it takes in place of our pin; not all go with all that statecast needs, hence ours.txt
 	@awk -F == 'NR == FNR { theirs[$$1]; next } !($$1 in theirs)' $< constraints.txt > $(@D)/constraints.txt
 	@.venv-peers/$*/bin/python -m pip install --no-compile $(PIP_ARGS) -c $(@D)/constraints.txt torch \
-		&& .venv-peers/$*/bin/python -m pip install --no-compile $(PIP_ARGS) -c $(@D)/constraints.txt -e . -r $< || { \
+		&& .venv-peers/$*/bin/python -m pip install --no-compile $(PIP_ARGS) -c $(@D)/constraints.txt -r benchmarks/peers/ours.txt -r $< || { \
 		echo "The environment of $* could not be built; what pip said is above. $< has its pins."; \
 		echo "To measure without it, name the others: make bench-peers PEERS='...'"; exit 1; }
 	@touch $@

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import configparser
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from functools import cache
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path
 
@@ -142,12 +145,27 @@ def test_every_peer_has_its_module_and_its_pins() -> None:
     named = next(n.value for n in runner.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "PEERS")
     peers = sorted(ast.literal_eval(named))
     assert peers == sorted(p.stem.removeprefix("by_") for p in folder.glob("by_*.py"))
-    assert peers == sorted(p.stem for p in folder.glob("*.txt"))
+    assert peers == sorted(p.stem for p in folder.glob("*.txt") if p.stem != "ours")
     for peer in peers:
         lines = (folder / f"{peer}.txt").read_text().splitlines()
         theirs = dict(line.split("==") for line in lines if not line.startswith("#"))
         assert peer in theirs
         assert not theirs.items() & pins().items()
+
+
+def test_the_environment_of_a_peer_has_what_statecast_imports_there() -> None:
+    """What it needs in its share of the work is named in ours.txt, and is one of its dependencies."""
+    folder = ROOT / "benchmarks/peers"
+    lines = (folder / "ours.txt").read_text().splitlines()
+    named = {canonicalize_name(line) for line in lines if not line.startswith("#")}
+    asked = {canonicalize_name(Requirement(r).name) for r in PROJECT["project"]["dependencies"]}
+    assert named <= asked
+    told = "import sys, ours; print(*{name.partition('.')[0] for name in sys.modules})"
+    paths = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, folder.parent, folder)))}
+    run = subprocess.run([sys.executable, "-c", told], env=paths, capture_output=True, text=True, check=True)
+    owners = packages_distributions()
+    imported = {canonicalize_name(owner) for name in run.stdout.split() for owner in owners.get(name, ())}
+    assert imported & asked <= named
 
 
 def test_tools_look_at_every_package() -> None:

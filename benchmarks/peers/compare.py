@@ -12,7 +12,7 @@ the bare loop. `statecast` is the whole file in its session, the walk in torch, 
 the file.
 
     make bench-peers                                            # builds an environment for each peer, and runs this
-    PYTHONPATH=benchmarks python benchmarks/peers/compare.py darts [--claims one-price walk fit] [--json FILE]
+    PYTHONPATH=.:benchmarks python benchmarks/peers/compare.py darts [--claims one-price walk fit] [--json FILE]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import torch
 from peer import CONTEXT, LANES, Peer, checked, walks
 from record import Call, Case, Target, interleaved, options, tell, timed_case
 
-PEERS = ("darts", "neuralforecast", "statsforecast", "river", "skforecast")
+PEERS = ("darts", "neuralforecast", "statsforecast", "river", "skforecast", "gluonts")
 """The libraries that there is a module and a file of pins for."""
 
 ORIGINS, LENGTH, EPOCHS = 1000, 2048, 3
