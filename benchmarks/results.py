@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from record import Target, aimed, number
+from record import PEERS, Target, aimed, number
 
 Row = dict[str, Any]
 
@@ -62,8 +62,8 @@ def moved(before: Iterable[Row], after: Iterable[Row], factor: float = MOVED) ->
     Returns
     -------
     worse, better : lists of str
-        A line for each ratio that moved. What is to be at least something is better when it grows, all else when it
-        falls.
+        A line for each ratio that moved. What is to be at least something, and what another library takes over what
+        statecast does, is better when it grows, all else when it falls.
     """
     known = {_key(row, ratio): ratio["ratio"] for row in before for ratio in row["ratios"] if ratio["over"]}
     worse: list[str] = []
@@ -74,7 +74,8 @@ def moved(before: Iterable[Row], after: Iterable[Row], factor: float = MOVED) ->
             if old is None or 1 / factor <= new / old <= factor:
                 continue
             told = f"{row['claim']}, {row['case']}: {_target(ratio).name} {number(old)} -> {number(new)}"
-            (better if (new > old) == (ratio["least"] is not None) else worse).append(told)
+            grows = ratio["least"] is not None or ratio["of"] in PEERS
+            (better if (new > old) == grows else worse).append(told)
     return worse, better
 
 
