@@ -302,8 +302,8 @@ class Network(nn.Module):
             seen = torch.rand(len(series), device=series.device) >= UNSEEN_SHARE
             series = series * seen
         top, state = self.body.run(self._embedded(x_BTF, series), state, lengths)
-        hidden = torch.cat([top, ahead], 2).flatten(0, 1)
-        return self.head.loss(hidden, target.flatten(0, 1)).unflatten(0, target.shape[:2]), state
+        hidden = torch.cat([top, ahead], 2) if self.future else top
+        return self.head.loss(hidden.flatten(0, 1), target.flatten(0, 1)).unflatten(0, target.shape[:2]), state
 
     def _carried(self) -> list[tuple[str, StateTensor]]:
         return [(s.name, s) for s in self.body.state_tensors()]
