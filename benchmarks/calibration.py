@@ -35,7 +35,7 @@ from pipeline.forecasts import Forecasts
 from pipeline.metrics import by_origin, covered, interval_score
 from pipeline.risk import christoffersen, kupiec, worst
 from pipeline.significance import diebold_mariano
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, SplitConfig, panel, split
 
 PERCENTS = (50, 80, 95)

@@ -32,7 +32,8 @@ from pipeline.backtest import walk_forward
 from pipeline.metrics import by_origin, crps
 from pipeline.significance import diebold_mariano
 from pipeline.study.echo import echo
-from pipeline.training import Training, TrainingConfig
+from pipeline.training import Training
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, Split, SplitConfig, panel, split
 
 

@@ -31,7 +31,7 @@ from pipeline.fitting import FitConfig, fit
 from pipeline.metrics import by_origin, crps
 from pipeline.significance import diebold_mariano
 from pipeline.sources import sample
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, SplitConfig, split
 
 

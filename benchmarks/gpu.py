@@ -34,7 +34,8 @@ from train import CHUNK, DAY, OF_BARE, UNVALIDATED, Bare, bare
 
 from models.network import NetworkConfig
 from models.transforms import LogReturn
-from pipeline.training import EpochRecord, Training, TrainingConfig
+from pipeline.training import EpochRecord, Training
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, SplitConfig, panel, split
 
 Rate = Callable[[], float]

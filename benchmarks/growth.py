@@ -40,7 +40,8 @@ from pipeline.backtest import walk_forward
 from pipeline.session import Session
 from pipeline.stream_core import Core
 from pipeline.ticks import parser
-from pipeline.training import Training, TrainingConfig
+from pipeline.training import Training
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import SplitConfig, split
 
 DECADES = (1, 10, 100, 1_000, 10_000, 100_000)

@@ -32,7 +32,7 @@ from pipeline.forecasts import Forecasts
 from pipeline.metrics import by_origin, quantile_crps
 from pipeline.significance import block_bootstrap_skill, diebold_mariano
 from pipeline.sources import sample
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, SplitConfig, panel, split
 
 ARMS: dict[str, tuple[str, NetworkConfig]] = {

@@ -38,7 +38,7 @@ from pipeline.metrics import sample_crps
 from pipeline.moves import observed_by
 from pipeline.paths import energy_score, variogram_score
 from pipeline.significance import diebold_mariano
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, SplitConfig, panel, split
 
 PERCENTS = (80, 95)

@@ -32,7 +32,8 @@ from models.conformal import ConformalConfig
 from models.network import NetworkConfig
 from models.transforms import LogReturn
 from pipeline.fitting import FitConfig, fit
-from pipeline.training import EpochRecord, Training, TrainingConfig
+from pipeline.training import EpochRecord, Training
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, Split, SplitConfig, panel, split
 
 DAY = 86_400_000_000

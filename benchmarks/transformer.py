@@ -41,7 +41,8 @@ from pipeline.metrics import by_origin, crps
 from pipeline.session import RUNTIME_VERSION
 from pipeline.significance import diebold_mariano
 from pipeline.sources import sample
-from pipeline.training import EpochRecord, TrainingConfig
+from pipeline.training import EpochRecord
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, SplitConfig, panel, split
 
 WARM, TICKS = 50, 300

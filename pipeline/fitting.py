@@ -34,7 +34,8 @@ from pipeline.calendar_features import calendar
 from pipeline.calibration import as_before, calibrated
 from pipeline.dayahead_training import DayAheadTrainingConfig, fit_dayahead
 from pipeline.moves import move_times, moves, observed_by, outcomes
-from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network, resolve_device
+from pipeline.training import EpochRecord, Training, fit_network, resolve_device
+from pipeline.training_config import TrainingConfig
 from pipeline.weighting import weights_of
 from pipeline.windows import Panel, Split
 

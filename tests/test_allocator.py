@@ -13,6 +13,7 @@ from models.network import NetworkConfig
 from models.transforms import LogReturn
 from pipeline import training
 from pipeline.allocator import keep_freed
+from pipeline.training_config import TrainingConfig
 
 CHUNKS = """
 import resource, sys
@@ -69,7 +70,7 @@ def test_a_fit_keeps_what_it_frees_until_it_ends(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(training, "keep_freed", lambda: told.append("keep"))
     monkeypatch.setattr(training, "give_back", lambda: told.append("give back"))
     prices, split = market(120, 150)
-    config = training.TrainingConfig(lanes=2, chunk=16, epochs=2, device="cpu")
+    config = TrainingConfig(lanes=2, chunk=16, epochs=2, device="cpu")
     fit = training.Training("gru", prices, split, LogReturn(), network=NetworkConfig(hidden=4), config=config)
     assert told == ["keep"]
     for _ in fit:

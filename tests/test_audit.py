@@ -26,7 +26,7 @@ from pipeline.audit import PRICES, STAGES, Audit, Product, Stage, World, audit, 
 from pipeline.config import Config
 from pipeline.fitting import MODELS, FitConfig
 from pipeline.prices import SCHEMA, PriceStore
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, Split
 
 FIT = FitConfig(

@@ -32,7 +32,8 @@ from pipeline.moves import moves, observations
 from pipeline.passes import in_torch, served
 from pipeline.refit import Policy, RefitConfig, Signals, policy
 from pipeline.session import Session
-from pipeline.training import Training, TrainingConfig, fit_network
+from pipeline.training import Training, fit_network
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, Split, SplitConfig
 
 HORIZON = 3

@@ -27,7 +27,7 @@ from pipeline.forecasts import Forecasts
 from pipeline.moves import moves, outcomes
 from pipeline.prices import PriceStore
 from pipeline.slices import regimes
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import DAY, Panel, SplitConfig, panel, split
 
 HOUR = DAY // 24

@@ -25,7 +25,7 @@ from pipeline.session import Session
 from pipeline.settings import load
 from pipeline.steps import Data
 from pipeline.steps import load as loaded
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 
 SHORT = FitConfig(
     network=NetworkConfig(hidden=6), training=TrainingConfig(epochs=2, lanes=4, chunk=32, patience=2, device="cpu")

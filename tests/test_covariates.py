@@ -31,7 +31,8 @@ from pipeline.export import Provenance, export
 from pipeline.fitting import FitConfig, fit
 from pipeline.moves import observations, observed_by
 from pipeline.prices import KEY, SCHEMA, PriceStore
-from pipeline.training import Training, TrainingConfig, fit_network
+from pipeline.training import Training, fit_network
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, Split, SplitConfig, panel, split
 
 HOUR = 3_600_000_000

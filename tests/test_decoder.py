@@ -28,7 +28,8 @@ from models.transforms import LogReturn
 from pipeline import export as gate
 from pipeline.export import Provenance, export
 from pipeline.study.echo import echo
-from pipeline.training import Training, TrainingConfig
+from pipeline.training import Training
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import SplitConfig, split
 
 HIDDEN, WINDOW, BATCH = 6, 5, 4

@@ -26,7 +26,8 @@ from pipeline.backtest import walk_forward
 from pipeline.dayahead_training import DayAheadTrainingConfig
 from pipeline.fitting import MODELS, FitConfig, device_of, fit
 from pipeline.metrics import covered
-from pipeline.training import EpochRecord, TrainingConfig
+from pipeline.training import EpochRecord
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Split
 
 PANEL, SPLIT = market(420, 380)

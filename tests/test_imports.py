@@ -37,7 +37,7 @@ from models.network import NetworkConfig
 from models.transforms import LogReturn
 from pipeline.backtest import walk_forward
 from pipeline.fitting import FitConfig, fit
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import SplitConfig, panel, split
 
 rng = np.random.default_rng(0)

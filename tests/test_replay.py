@@ -22,7 +22,7 @@ from pipeline.prices import SCHEMA, PriceStore
 from pipeline.promotion import export_model
 from pipeline.replay import replay
 from pipeline.session import GRAIN, Session
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from pipeline.backtest import walk_forward
 from pipeline.fitting import FitConfig, fit
 from pipeline.metrics import crps
 from pipeline.significance import diebold_mariano
-from pipeline.training import Training, TrainingConfig, fit_network
+from pipeline.training import Training, fit_network
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, Split
 
 HOUR = DAY // 24

@@ -32,7 +32,8 @@ from pipeline import training as module
 from pipeline.backtest import walk_forward
 from pipeline.labels import direction
 from pipeline.moves import observations
-from pipeline.training import EpochRecord, Training, TrainingConfig, fit_network
+from pipeline.training import EpochRecord, Training, fit_network
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, Split, SplitConfig
 from pipeline.windows import split as make_split
 

@@ -17,7 +17,7 @@ from pipeline.audit import audit
 from pipeline.config import Config
 from pipeline.fitting import FitConfig
 from pipeline.prices import SCHEMA, UTC_TIME, PriceStore
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel
 from pipeline.worlds import holed, loaded, one_early, one_later, over_time, stored, wild, with_garbage
 

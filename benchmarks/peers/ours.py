@@ -28,8 +28,9 @@ from pipeline.export import parameters, ungated
 from pipeline.fitting import FitConfig, fit
 from pipeline.forecasts import Forecasts
 from pipeline.session import Session
-from pipeline.training import EpochRecord, TrainingConfig
+from pipeline.training import EpochRecord
 from pipeline.training import Training as Fitting
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import Panel, SplitConfig, panel, split
 
 DAY_US = 86_400_000_000

@@ -25,7 +25,7 @@ from pipeline.fitting import FitConfig
 from pipeline.labels import Labels
 from pipeline.steps import Data
 from pipeline.study.experiment import Conditions, Experiment, Finding
-from pipeline.training import TrainingConfig
+from pipeline.training_config import TrainingConfig
 from pipeline.windows import DAY, SplitConfig, panel, split
 
 Floats = NDArray[np.float64]
