@@ -25,33 +25,24 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from record import Case, Target, options, tell, timed_case
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from train import CHUNK, DAY, OF_BARE, UNVALIDATED, Bare, bare
+from train import CHUNK, OF_BARE, UNVALIDATED, Bare, bare, prices
 
 from models.network import NetworkConfig
 from models.transforms import LogReturn
 from pipeline.training import EpochRecord, Training
 from pipeline.training_config import TrainingConfig
-from pipeline.windows import Panel, SplitConfig, panel, split
+from pipeline.windows import SplitConfig, split
 
 Rate = Callable[[], float]
 
 
-def prices(series: int, steps: int, shares: SplitConfig) -> Panel:
-    """Draw random walks of so many steps before the end of train."""
-    rng, each = np.random.default_rng(0), round(steps / (1 - shares.validation - shares.test))
-    moves = rng.standard_t(5, size=(series, each)) * 0.01
-    names = np.repeat([f"S{k:05d}" for k in range(series)], each)
-    return panel(names, np.tile(np.arange(each) * DAY, series), 100 * np.exp(np.cumsum(moves, 1)).ravel())
-
-
 def training(cell: str, given: argparse.Namespace, shares: SplitConfig) -> Training:
     """Begin a fit, one lane a series."""
-    data = prices(given.series, given.steps, shares)
+    data = prices(given.steps, shares, given.series)
     epochs = given.epochs + 3
     config = TrainingConfig(lanes=given.series, chunk=CHUNK, epochs=epochs, patience=epochs, device=given.device)
     network = NetworkConfig(hidden=given.hidden, layers=given.layers)
@@ -149,17 +140,13 @@ def cases(given: argparse.Namespace) -> Iterator[Case]:
             next(first)
         rate = {name: call() for name, call in calls.items()}
         seconds = {name: 1 / each for name, each in rate.items()}
-        aims = [Target(of=name, over="bare") for name in seconds if name != "bare"]
-        aims = [Target(of="training", over="bare", most=round(1 / OF_BARE["cuda"], 3)), *aims[:-2], aims[-1]]
-        size = (
-            f"{cell} {given.hidden}x{given.layers}, {given.series:,} series of {given.steps:,}, a target, {_device()}"
-        )
-        yield timed_case("gpu", size, seconds, unit="ns", targets=aims)
+        most = {"training": round(1 / OF_BARE[given.device], 3)}
+        aims = [Target(of=name, over="bare", most=most.get(name)) for name in seconds if name != "bare"]
+        size = f"{given.hidden}x{given.layers}, {given.series:,} series of {given.steps:,}, a target"
+        yield timed_case("gpu", f"{cell} {size}, {_device(given.device)}", seconds, unit="ns", targets=aims)
         _tell_epoch(rate["training"], fit, given)
         if on_gpu:
-            print(
-                f"  the device computes {busy(records):.0%} of an epoch; the host waits for it {waits(records)} times"
-            )
+            print(f"  the device computes {busy(records):.0%} of an epoch; the host waits {waits(records)} times")
 
 
 def _tell_epoch(rate: float, fit: Training, given: argparse.Namespace) -> None:
@@ -170,8 +157,8 @@ def _tell_epoch(rate: float, fit: Training, given: argparse.Namespace) -> None:
         print(f"  1,000 epochs: {epoch / 3.6:.2f} h, {epoch / 3.6 * given.hourly:.2f} at {given.hourly:.2f} an hour")
 
 
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+def _device(kind: str) -> str:
+    return torch.cuda.get_device_name() if kind == "cuda" else kind
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -47,12 +47,12 @@ OF_BARE = {"cpu": 0.95, "cuda": 0.9}
 RATES = ("bare", "training", "epochs", "whole fit")
 
 
-def prices(length: int, shares: SplitConfig) -> Panel:
-    """Draw a random walk a lane, of as many prices before the end of train as a lane has."""
+def prices(length: int, shares: SplitConfig, series: int = LANES) -> Panel:
+    """Draw random walks, one a lane, of so many prices before the end of train."""
     rng, each = np.random.default_rng(0), round(length / (1 - shares.validation - shares.test))
-    moves = rng.standard_t(5, size=(LANES, each)) * 0.01
-    names = np.repeat([f"S{k:02d}" for k in range(LANES)], each)
-    return panel(names, np.tile(np.arange(each) * DAY, LANES), 100 * np.exp(np.cumsum(moves, 1)).ravel())
+    moves = rng.standard_t(5, size=(series, each)) * 0.01
+    names = np.repeat([f"S{k:05d}" for k in range(series)], each)
+    return panel(names, np.tile(np.arange(each) * DAY, series), 100 * np.exp(np.cumsum(moves, 1)).ravel())
 
 
 class Bare(nn.Module):

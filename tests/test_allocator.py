@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ from panels import market
 from models.network import NetworkConfig
 from models.transforms import LogReturn
 from pipeline import training
-from pipeline.allocator import keep_freed
 from pipeline.training_config import TrainingConfig
 
 CHUNKS = """
@@ -39,7 +39,9 @@ print(faults // 6, held - resident())
 
 PAGES = 24 * 256
 
-only_glibc = pytest.mark.skipif(not keep_freed(), reason="the C library here is not glibc, and is left as it is")
+only_glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the C library here is not glibc, and is left as it is"
+)
 
 
 def turns(how: str) -> tuple[int, int]:

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import NAMES, Watched, Workspace
 
 from flows.retrain import COMPUTE, SERVICE, Policy, Retrained, plain, retrain, retrain_each
 from models.errors import StatecastError
 from pipeline import champions, judging, steps
+from pipeline.threads import cpu_threads
 
 MODELS = ("last_value", "ar", "gru")
 
@@ -23,20 +25,25 @@ class Run:
 
     watch: Watched
     called: list[tuple[str, Policy]]
+    threads: dict[str, int]
     result: Retrained
 
 
 @pytest.fixture(scope="module")
 def run(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Retrain a few models for the first time."""
-    watch, called = Watched(), []
+    watch, called, threads = Watched(), [], {}
 
     def note(step: Callable[..., Any], policy: Policy) -> Callable[..., Any]:
         called.append((step.__name__, policy))
+        threads[step.__name__] = torch.get_num_threads()
         return step
 
     config = replace(workspace.config, folder=tmp_path_factory.mktemp("retrain"), models=MODELS)
-    return Run(watch=watch, called=called, result=retrain(config, watch, note))
+    with cpu_threads(2):
+        result = retrain(config, watch, note)
+        threads["afterwards"] = torch.get_num_threads()
+    return Run(watch=watch, called=called, threads=threads, result=result)
 
 
 def test_steps_run_in_the_order_of_their_files(run: Run) -> None:
@@ -46,6 +53,12 @@ def test_steps_run_in_the_order_of_their_files(run: Run) -> None:
     assert [name for name, _ in run.called] == [
         "ingest", "begin", *fits, "compare", "record", *refits, "follow", "close",
     ]  # fmt: skip
+
+
+def test_torch_has_one_thread_where_there_are_small_operations(run: Run) -> None:
+    """From the first step after the prices on; a caller that gave torch more has them again afterwards."""
+    beside = {"ingest", "afterwards"}
+    assert {name: count for name, count in run.threads.items() if count != 1} == dict.fromkeys(beside, 2)
 
 
 def test_only_steps_that_ask_a_service_are_repeated(run: Run) -> None:
